@@ -1,0 +1,51 @@
+"""The three collectives CARL needs; each does nothing in a single process."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate (n_r, ...) of all ranks, in rank order; the n_r may differ. No gradient flows through."""
+    if world_size() == 1:
+        return rows
+    sizes = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor(len(rows), device=rows.device))
+    counts = [int(size) for size in sizes]
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def share_of_batch(rows: int, device: torch.device) -> float:
+    """This rank's rows over the mean rank's: with this weight the mean over ranks is the mean over rows."""
+    if world_size() == 1:
+        return 1.0
+    total = torch.tensor(float(rows), device=device)
+    dist.all_reduce(total)
+    return rows * world_size() / total.item()
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each trainable parameter's gradient by its mean over the ranks.
+
+    One flat all-reduce per optimizer step covers encoder and heads alike, however many backward passes the step
+    made and whichever parameters each of them used. A missing gradient counts as 0.
+    """
+    if world_size() == 1:
+        return
+    trainable = [p for p in parameters if p.requires_grad]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for parameter, gradient in zip(trainable, torch.split(flat, [p.numel() for p in trainable]), strict=True):
+        parameter.grad = gradient.view_as(parameter)

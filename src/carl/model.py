@@ -1,0 +1,225 @@
+"""The trained model: an encoder with a valence-arousal head beside it."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from carl.backbone import special_tokens, word_embeddings
+from carl.checkpoint import staging_folder
+from carl.errors import CarlError
+from carl.perturbation import valid_tokens
+from carl.saliency import integrated_gradients
+
+logger = logging.getLogger(__name__)
+
+#: Version of the files in ``affect/``; a reader refuses what is newer than itself.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TokenSaliency:
+    """One token of an explained text.
+
+    Attributes:
+        token: the piece of the text it stands for.
+        start: index of its first character in the text.
+        end: index behind its last.
+        valence: its contribution to the predicted valence; the contributions of all tokens add up to
+            prediction minus ``Explanation.baseline``.
+        arousal: likewise.
+    """
+
+    token: str
+    start: int
+    end: int
+    valence: float
+    arousal: float
+
+    @property
+    def saliency(self) -> float:
+        """Length of the contribution, >= 0."""
+        return float(np.hypot(self.valence, self.arousal))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What in a text carries its affect.
+
+    Attributes:
+        text: as given.
+        valence: predicted, in [-1, 1].
+        arousal: likewise.
+        tokens: in the order of the text.
+        baseline: (valence, arousal) that the model gives to the text with every token masked.
+        truncated: whether the text was longer than the encoder reads.
+    """
+
+    text: str
+    valence: float
+    arousal: float
+    tokens: tuple[TokenSaliency, ...]
+    baseline: tuple[float, float]
+    truncated: bool
+
+
+class AffectEncoder:
+    """Sentence embeddings in which affect counts, and the valence and arousal read off them.
+
+    Args:
+        encoder: any sentence-transformers pipeline.
+        weight: (2, d) of the affine valence-arousal head.
+        bias: (2,).
+        card: what to say of the model in its ``affect/config.json``: backbone, data, scores.
+    """
+
+    def __init__(
+        self, encoder: SentenceTransformer, weight: Tensor, bias: Tensor, card: dict[str, Any] | None = None
+    ) -> None:
+        dim = encoder.get_embedding_dimension()
+        if tuple(weight.shape) != (2, dim) or tuple(bias.shape) != (2,):
+            raise CarlError(
+                f"the valence-arousal head has shapes {tuple(weight.shape)} and {tuple(bias.shape)}, "
+                f"but the encoder needs (2, {dim}) and (2,)"
+            )
+        self.encoder = encoder.eval()
+        self.weight = weight.detach().float().to(encoder.device)
+        self.bias = bias.detach().float().to(encoder.device)
+        self.card = dict(card or {})
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], device: str | None = None) -> Self:
+        """Load a folder written by ``save_pretrained`` or ``carl train``.
+
+        Args:
+            path: the folder.
+            device: such as ``cpu`` or ``cuda``; None takes the best at hand.
+
+        Raises:
+            CarlError: if the folder is missing, holds no valence-arousal head, is damaged, or was written by a newer
+                version.
+        """
+        folder = Path(path)
+        config_path, head_path = folder / "affect" / "config.json", folder / "affect" / "head.safetensors"
+        if not folder.is_dir():
+            raise CarlError(f"{folder}: no such model folder; train one with `carl train --output {folder}`")
+        if not config_path.is_file() or not head_path.is_file():
+            raise CarlError(
+                f"{folder}: holds no valence-arousal head (affect/ is missing); train one with `carl train`"
+            )
+        try:
+            card = json.loads(config_path.read_text(encoding="utf-8"))
+            version = card.pop("format")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise CarlError(f"{config_path}: not a valid model description; the folder is damaged") from error
+        if version != FORMAT:
+            raise CarlError(
+                f"{config_path}: format {version} is not the {FORMAT} this version reads; upgrade carl-affect"
+            )
+        try:
+            head = load_file(head_path)
+            encoder = SentenceTransformer(
+                str(folder), device=device, trust_remote_code=False, local_files_only=True
+            )
+            return cls(encoder, head["weight"], head["bias"], card)
+        except CarlError as error:
+            raise CarlError(f"{folder}: {error}") from error
+        except Exception as error:  # a damaged folder makes the loaders raise whatever they like
+            raise CarlError(
+                f"{folder}: the model cannot be loaded ({' '.join(str(error).split())[:200]})"
+            ) from error
+
+    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+        """Write a plain sentence-transformers directory with ``affect/`` beside it.
+
+        The files are written aside and then moved in, ``modules.json`` last, so that a folder that loads is whole.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = staging_folder(folder / "model")
+        self.encoder.save_pretrained(str(staging), create_model_card=False)
+        (staging / "affect").mkdir()
+        head = {"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu().contiguous()}
+        save_file(head, staging / "affect" / "head.safetensors")
+        description = {"format": FORMAT, "outputs": ["valence", "arousal"], "range": [-1, 1], **self.card}
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        (staging / "affect" / "config.json").write_text(text, encoding="utf-8")
+        for source in sorted(staging.iterdir(), key=lambda p: p.name == "modules.json"):
+            target = folder / source.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            source.replace(target)
+        staging.rmdir()
+
+    def encode(self, texts: str | Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
+        """Embeddings (n, d) of n texts, or (d,) of one; options go to ``SentenceTransformer.encode``."""
+        return np.asarray(self.encoder.encode(texts, **options), dtype=np.float32)
+
+    def predict(self, texts: str | Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
+        """Valence and arousal in [-1, 1]: (n, 2) for n texts, (2,) for one; 0 is neutral."""
+        return self.predict_embeddings(self.encode(texts, **options))
+
+    def predict_embeddings(self, embeddings: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """The same for what ``encode`` returned: (n, d) -> (n, 2)."""
+        values = np.asarray(embeddings, dtype=np.float32)
+        scores = values @ self.weight.cpu().numpy().T + self.bias.cpu().numpy()
+        return np.asarray(np.clip(scores, -1.0, 1.0), dtype=np.float32)
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """How many of the texts are longer than the encoder reads; their tails do not count."""
+        limit = self.encoder.max_seq_length
+        if not limit or not texts:
+            return 0
+        encoded = self.encoder.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return sum(len(ids) > limit for ids in encoded)
+
+    def explain(self, text: str, steps: int = 32) -> Explanation:
+        """Each token's signed contribution to valence and arousal, by integrated gradients.
+
+        Args:
+            text: one text.
+            steps: points on the path from the masked text to the text; more is more exact.
+        """
+        tokenizer, layer = self.encoder.tokenizer, word_embeddings(self.encoder)
+        limit = self.encoder.max_seq_length
+        encoded = tokenizer(
+            [text], return_offsets_mapping=True, return_tensors="pt", truncation=bool(limit), max_length=limit
+        )
+        offsets = encoded.pop("offset_mapping")[0].tolist()
+        features = {name: value.to(self.encoder.device) for name, value in encoded.items()}
+        special = special_tokens(self.encoder).to(self.encoder.device)
+        movable = valid_tokens(features["input_ids"], features["attention_mask"], special)
+        # An unknown token (an emoji, say) has an embedding that may carry affect, so it takes part.
+        if tokenizer.unk_token_id is not None:
+            movable |= features["input_ids"] == tokenizer.unk_token_id
+        blank = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else tokenizer.pad_token_id
+        contributions = integrated_gradients(self._scores, features, layer, blank, movable, steps)
+        with torch.no_grad():
+            blanked = {**features, "input_ids": torch.where(movable, blank, features["input_ids"])}
+            baseline = self._scores(blanked)[0].tolist()
+        valence, arousal = (float(score) for score in self.predict(text))
+        tokens = tuple(
+            TokenSaliency(text[start:end], start, end, float(contribution[0]), float(contribution[1]))
+            for (start, end), contribution, counts in zip(
+                offsets, contributions.cpu(), movable[0].tolist(), strict=True
+            )
+            if counts and end > start
+        )
+        truncated = self.count_truncated([text]) > 0
+        return Explanation(text, valence, arousal, tokens, (baseline[0], baseline[1]), truncated)
+
+    def _scores(self, features: dict[str, Tensor]) -> Tensor:
+        embedding = self.encoder(dict(features))["sentence_embedding"]
+        return F.linear(embedding.float(), self.weight, self.bias)

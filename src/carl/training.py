@@ -1,0 +1,310 @@
+"""One training run, from configuration to run folder.
+
+The folder holds the model (a sentence-transformers directory with ``affect/``), ``recipe.yaml`` (the resolved
+configuration), ``run.json`` (versions, data hashes, what was counted, scores), ``metrics.jsonl``, ``report.html`` and
+``checkpoints/``.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from transformers import TrainerCallback, set_seed
+
+from carl import checkpoint as ckpt
+from carl.affect import label_statistics
+from carl.backbone import load_backbone, load_masked_lm
+from carl.config import CarlConfig
+from carl.data import Corpus, load_corpus
+from carl.errors import CarlError, Interrupted, UsageError
+from carl.evaluation.valence_arousal import RidgeProbe, score
+from carl.losses.carl import CarlObjective
+from carl.model import AffectEncoder
+from carl.precision import choose_precision
+from carl.trainer import (
+    CarlTrainer,
+    DevEvaluator,
+    MetricsFile,
+    StopOnInterrupt,
+    labels_of,
+    mean_scores,
+    token_lengths,
+    training_arguments,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The corpora of a run, joined.
+
+    Attributes:
+        corpora: as loaded.
+        train: rows of all corpora, columns ``text`` and ``label``.
+        weights: (n,) draws per row and epoch.
+    """
+
+    corpora: list[Corpus]
+    train: Dataset
+    weights: list[float]
+
+    @property
+    def dev(self) -> dict[str, Dataset]:
+        """The dev split of each corpus."""
+        return {corpus.name: corpus.splits["dev"] for corpus in self.corpora}
+
+
+def load_training_data(config: CarlConfig) -> TrainingData:
+    """Load the corpora of ``config.data``, each with its weight.
+
+    Raises:
+        UsageError, CarlError: see ``carl.data.load_corpus``; also if a split that is needed is empty.
+    """
+    corpora, train, weights = [], [], []
+    for entry in config.data:
+        name, weight = split_weight(entry)
+        corpus = load_corpus(name, **table_options(config, name))
+        for split in ("train", "dev"):
+            if len(corpus.splits[split]) == 0:
+                raise CarlError(f"{name}: its {split} split is empty; there is too little data to train on")
+        corpora.append(corpus)
+        train.append(corpus.splits["train"])
+        weights += [weight] * len(corpus.splits["train"])
+    return TrainingData(corpora, concatenate_datasets(train), weights)
+
+
+def load_evaluation_data(
+    entries: Sequence[str], split: str, options: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Dataset]:
+    """One split of each corpus or own table (read with ``options``, see ``load_corpus``), by name.
+
+    Raises:
+        UsageError, CarlError: see ``carl.data.load_corpus``; also if a split is empty.
+    """
+    datasets = {}
+    for name in entries:
+        corpus = load_corpus(name, **(options if Path(name).suffix else {}))
+        for note in corpus.notes:
+            say(f"{name}: {note}")
+        if len(corpus.splits[split]) == 0:
+            raise CarlError(f"{name}: its {split} split is empty; choose another --split")
+        datasets[name] = corpus.splits[split]
+    return datasets
+
+
+def split_weight(entry: str) -> tuple[str, float]:
+    """``name=0.5`` -> (name, 0.5); a bare name weighs 1.
+
+    Raises:
+        UsageError: if the weight is not a number above 0.
+    """
+    name, separator, number = entry.rpartition("=")
+    if not separator:
+        return entry, 1.0
+    try:
+        weight = float(number)
+    except ValueError:
+        return entry, 1.0  # a file name with a "=" in it
+    if not 0 < weight < float("inf"):
+        raise UsageError(f"data {entry!r}: the weight must be above 0")
+    return name, weight
+
+
+def table_options(config: CarlConfig, name: str) -> dict[str, Any]:
+    """The options of ``load_corpus`` for an own table; known corpora take none."""
+    if not Path(name).suffix:
+        return {}
+    return {
+        "text": config.text,
+        "valence": config.valence,
+        "arousal": config.arousal,
+        "scale": None if config.scale is None else (config.scale[0], config.scale[1]),
+        "skip_bad_rows": config.skip_bad_rows,
+    }
+
+
+def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make sure that a run may write to ``folder``.
+
+    Raises:
+        UsageError: it holds files and neither ``overwrite`` nor ``resume`` says what to do with them; or there is
+            nothing to resume; or overwriting would delete what is not a run.
+    """
+    if resume:
+        if not (folder / "recipe.yaml").is_file():
+            raise UsageError(f"{folder}: holds no run to resume (recipe.yaml is missing)")
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose another --output")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise UsageError(
+                f"{folder} is not empty; add --resume to continue its run, or --overwrite to replace it"
+            )
+        if not (folder / "recipe.yaml").is_file():
+            raise UsageError(f"{folder} holds files that are not a training run; choose another --output")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def train(
+    config: CarlConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+    say: Callable[[str], None] = logger.info,
+) -> AffectEncoder:
+    """Run the whole of it; see the module's docstring for what it leaves in ``config.output``.
+
+    Args:
+        config: of the run; when resuming, as ``resolve_resume`` returns it.
+        resume: continue from the last checkpoint in the folder.
+        overwrite: replace an earlier run in the folder.
+        callbacks: for progress.
+        say: told, in one sentence each, what is being done and what was counted.
+
+    Raises:
+        UsageError, CarlError: what the user can mend.
+        Interrupted: after Ctrl-C, when the checkpoint has been written.
+    """
+    folder = Path(config.output)
+    started = time.perf_counter()
+    main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    if main:
+        prepare_folder(folder, resume=resume, overwrite=overwrite)
+    data = load_training_data(config)
+    for note in (f"{corpus.name}: {note}" for corpus in data.corpora for note in corpus.notes):
+        say(note)
+    set_seed(config.seed)
+    model = load_backbone(config.backbone, config.max_length)
+    if torch.cuda.is_available():
+        model.to("cuda")
+    precision, reason = choose_precision(config.precision, model)
+    say(f"precision {reason}")
+    config = dataclasses.replace(config, precision=precision)
+    facts = _facts(config, data, model)
+    if facts["truncated"]:
+        say(
+            f"{facts['truncated']} training texts are longer than {model.max_seq_length} tokens and are cut there"
+        )
+    if main:
+        if resume:
+            _check_same_data(folder, facts)
+        _write(folder / "recipe.yaml", config.to_yaml())
+        _write(folder / "run.json", json.dumps(facts, indent=2) + "\n")
+
+    set_seed(config.seed)  # again: measuring the precision has drawn numbers
+    statistics = label_statistics(torch.from_numpy(labels_of(data.train)), config.bins)
+    generator = (
+        load_masked_lm(config.backbone, model) if config.ptd_weight > 0 and config.strategy == "mlm" else None
+    )
+    objective = CarlObjective(model, config, statistics, generator)
+    stop = StopOnInterrupt()
+    trainer = CarlTrainer(
+        objective,
+        training_arguments(config, sum(data.weights), folder / "checkpoints"),
+        data.train,
+        data.weights,
+        DevEvaluator(objective, data.dev, precision),
+        precision,
+        [MetricsFile(folder / "metrics.jsonl"), stop, *callbacks],
+    )
+    found = ckpt.checkpoints(folder / "checkpoints") if resume else []
+    if found:
+        say(f"resuming at step {ckpt.step_of(found[-1])}")
+    with stop:
+        trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    if stop.interrupted and trainer.state.global_step < trainer.state.max_steps:
+        raise Interrupted(f"{folder}: stopped at step {trainer.state.global_step}; continue with --resume")
+    say("fitting the valence-arousal head to the trained encoder")
+    encoder, scores = _finish(objective, config, data, facts)
+    if main:
+        encoder.save_pretrained(folder)
+        facts |= {"dev": scores, "best_step": trainer.state.best_global_step}
+        facts["seconds"] = round(time.perf_counter() - started, 1)
+        _write(folder / "run.json", json.dumps(facts, indent=2) + "\n")
+    return encoder
+
+
+def resolve_resume(folder: Path, given: dict[str, Any]) -> CarlConfig:
+    """The configuration of the run in ``folder``; the settings ``given`` again may repeat it but not change it.
+
+    Raises:
+        UsageError: if there is no run, or a flag contradicts it.
+    """
+    prepare_folder(folder, resume=True, overwrite=False)
+    config = CarlConfig.from_yaml(folder / "recipe.yaml", {"output": str(folder)})
+    for name, value in given.items():
+        known = getattr(config, name)
+        if value != known and name != "output" and (name, value) != ("precision", "auto"):
+            raise UsageError(
+                f"{folder}: its run has {name} {known!r}, which --resume cannot change to {value!r}"
+            )
+    return config
+
+
+def _finish(
+    objective: CarlObjective, config: CarlConfig, data: TrainingData, facts: dict[str, Any]
+) -> tuple[AffectEncoder, dict[str, float]]:
+    """Refit the head in closed form on the final embeddings: better than the one learnt on the way, and the same for
+    every beta. Its ridge penalty is chosen on dev.
+    """
+    weight, bias = objective.head.as_affine()
+    card = {"backbone": config.backbone, "data": facts["data"], "carl": facts["versions"]["carl-affect"]}
+    encoder = AffectEncoder(objective.model, weight, bias, card)
+    dev = {name: (encoder.encode(d["text"][:], batch_size=64), labels_of(d)) for name, d in data.dev.items()}
+    dev_embeddings, dev_labels = (np.concatenate(parts) for parts in zip(*dev.values(), strict=True))
+    train_embeddings = encoder.encode(data.train["text"][:], batch_size=64)
+    probe = RidgeProbe.fit(train_embeddings, labels_of(data.train), dev_embeddings, dev_labels)
+    weight, bias = torch.from_numpy(probe.weight).float(), torch.from_numpy(probe.bias).float()
+    encoder = AffectEncoder(objective.model, weight, bias, card)
+    scores = mean_scores(
+        {name: score(encoder.predict_embeddings(e), labels) for name, (e, labels) in dev.items()}
+    )
+    encoder.card["dev"] = {name: round(value, 4) for name, value in scores.items()}
+    return encoder, scores
+
+
+def _facts(config: CarlConfig, data: TrainingData, model: Any) -> dict[str, Any]:
+    packages = ("carl-affect", "torch", "transformers", "sentence-transformers", "datasets", "accelerate")
+    lengths = token_lengths(model, data.train["text"][:], truncate=False)
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in packages},
+        },
+        "data": {c.name: c.files for c in data.corpora},
+        "rows": {
+            c.name: {split: len(c.splits[split]) for split in ("train", "dev", "test")} for c in data.corpora
+        },
+        "notes": {c.name: list(c.notes) for c in data.corpora},
+        "truncated": sum(length > (model.max_seq_length or length) for length in lengths),
+    }
+
+
+def _check_same_data(folder: Path, facts: dict[str, Any]) -> None:
+    before = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
+    if before != facts["data"]:
+        changed = sorted(name for name in before if before[name] != facts["data"].get(name))
+        raise CarlError(
+            f"{folder}: the data changed since the run began ({', '.join(changed)}); start a new run"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    staging = path.with_name(f".{path.name}.partial")
+    staging.write_text(text, encoding="utf-8")
+    staging.replace(path)
