@@ -2,10 +2,14 @@
 
 import difflib
 import hashlib
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import getproxies
 
 import torch
+from huggingface_hub.constants import ENDPOINT as HF_ENDPOINT
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from torch import Tensor, nn
@@ -36,8 +40,9 @@ def load_backbone(name: str, max_length: int | None = None) -> SentenceTransform
     if name != "minilm" and not path.exists() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise UsageError(f"backbone {name!r}: no such folder")
     source = str(path) if path.exists() else name
+    local = path.exists() or not _hub_answers()
     try:
-        model = SentenceTransformer(source, device="cpu", trust_remote_code=False)
+        model = SentenceTransformer(source, device="cpu", trust_remote_code=False, local_files_only=local)
     except Exception as error:  # the loaders below raise whatever they like
         raise _explained(name, source, error) from error
     if not isinstance(model[0], Transformer):
@@ -47,6 +52,17 @@ def load_backbone(name: str, max_length: int | None = None) -> SentenceTransform
     if max_length is not None:
         model.max_seq_length = min(max_length, model.max_seq_length or max_length)
     return model
+
+
+def _hub_answers() -> bool:
+    """Whether the Hugging Face hub can be reached. Without it, its client would retry each file for a minute."""
+    if getproxies():
+        return True  # the proxy resolves names for us
+    try:
+        socket.create_connection((urlparse(HF_ENDPOINT).hostname or "", 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _explained(name: str, source: str, error: Exception) -> CarlError:

@@ -167,7 +167,7 @@ class CarlConfig:
         converted = {}
         for key, value in values.items():
             if key not in types_of:
-                near = difflib.get_close_matches(key, types_of, n=1)
+                near = difflib.get_close_matches(str(key), types_of, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise UsageError(f"{source}: unknown setting {key!r}{hint}")
             converted[key] = _convert(value, types_of[key], f"{source}: {key}")

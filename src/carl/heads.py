@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,8 +21,9 @@ class Projector(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(b, d) -> (b, p), L2-normalised, in fp32."""
-        projected = self.output(F.gelu(self.hidden(self.norm(embedding))))
-        return F.normalize(projected.float(), dim=-1)
+        with torch.autocast(embedding.device.type, enabled=False):
+            projected = self.output(F.gelu(self.hidden(self.norm(embedding.float()))))
+            return F.normalize(projected, dim=-1)
 
 
 class TokenDetectionHead(nn.Module):
@@ -69,7 +71,8 @@ class ValenceArousalHead(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """(b, d) -> (b, 2) in fp32, not clipped."""
         weight, bias = self.as_affine()
-        return F.linear(embedding.float(), weight, bias)
+        with torch.autocast(embedding.device.type, enabled=False):
+            return F.linear(embedding.float(), weight, bias)
 
     def as_affine(self) -> tuple[Tensor, Tensor]:
         """Weight (2, d) and bias (2,) of the whole map."""

@@ -7,6 +7,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from carl.backbone import word_embeddings
+
 #: bf16 has to be this much faster than fp32 to be chosen: below, its rounding buys nothing.
 WORTHWHILE = 1.15
 
@@ -24,7 +26,7 @@ def choose_precision(wanted: str, model: SentenceTransformer) -> tuple[str, str]
     """
     if wanted != "auto":
         return wanted, f"{wanted}, as asked"
-    ids = torch.randint(1000, 2000, (16, 24), device=model.device)
+    ids = torch.arange(16 * 24, device=model.device).reshape(16, 24) % word_embeddings(model).weight.shape[0]
     features = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     training = model.training
     seconds = {precision: _step_seconds(model, features, precision) for precision in ("fp32", "bf16")}

@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from carl.evaluation.figures import circumplex, learning_curves, svg
 from carl.evaluation.report import ExplainedSentence, Table, write_report
 from carl.evaluation.valence_arousal import score
@@ -72,9 +70,13 @@ def write_run_report(
     records = read_metrics(folder / "metrics.jsonl")
     train_records = [r for r in records if "loss" in r]
     dev_records = [r for r in records if any(name.startswith("dev_") for name in r)]
-    figures.append(("Learning curves", svg(learning_curves(train_records, dev_records))))
+    figures.append(
+        (
+            "Learning curves. MCCL rises while the queue fills: every query then chooses among more keys.",
+            svg(learning_curves(train_records, dev_records)),
+        )
+    )
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    trained_rows = int(np.sum([facts["rows"][c.name]["train"] for c in data.corpora]))
     details = {
         "recipe": (folder / "recipe.yaml").read_text(encoding="utf-8"),
         "versions": "\n".join(f"{name} {version}" for name, version in facts["versions"].items()),
@@ -85,7 +87,7 @@ def write_run_report(
             f"{corpus}: {note}" for corpus, notes in facts["notes"].items() for note in notes
         ) or "nothing",
     }  # fmt: skip
-    default = f"Trained on {trained_rows} rated texts of {', '.join(c.name for c in data.corpora)}."
+    default = f"Trained on {facts['train_rows']:,} rated texts of {', '.join(c.name for c in data.corpora)}."
     path = folder / "report.html"
     write_report(
         path,

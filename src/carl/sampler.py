@@ -32,8 +32,9 @@ class LengthBatchSampler(DefaultBatchSampler):
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.weights = np.asarray(weights, dtype=np.float64)
-        self.batch_size = batch_size
-        self.drop_last = False
+        # None tells accelerate that batches vary in size: it would drop those below a fixed one in silence.
+        self.batch_size = None
+        self.drop_last = True
         self.seed = seed
         self.epoch = 0
         self.window = window

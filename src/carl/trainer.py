@@ -56,6 +56,7 @@ def training_arguments(config: CarlConfig, rows: float, folder: Path) -> Sentenc
         warmup_steps=config.warmup,
         max_grad_norm=config.max_grad_norm,
         seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
         eval_strategy="steps",
         eval_steps=every,
         save_strategy="steps",
@@ -68,6 +69,7 @@ def training_arguments(config: CarlConfig, rows: float, folder: Path) -> Sentenc
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,
         dataloader_pin_memory=False,
+        dataloader_drop_last=True,  # nothing is dropped: the sampler's batches come out even
         disable_tqdm=True,
         report_to="none",
     )
@@ -164,7 +166,9 @@ class CarlTrainer(SentenceTransformerTrainer):
     ) -> LengthBatchSampler:
         """Batches of similar length, as many on every rank."""
         lengths = token_lengths(self.model, dataset["text"])
-        return LengthBatchSampler(lengths, self._weights, batch_size, self.args.seed, world_size())
+        sampler = LengthBatchSampler(lengths, self._weights, batch_size, self.args.seed, world_size())
+        self.add_callback(_SetEpoch(sampler))
+        return sampler
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -254,6 +258,18 @@ class _MoveTarget(TrainerCallback):
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.objective.move_target()
+
+
+class _SetEpoch(TrainerCallback):
+    """Tells the sampler its epoch: the parent does not reach it when several ranks resume within an epoch."""
+
+    def __init__(self, sampler: LengthBatchSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
 
 
 class MetricsFile(TrainerCallback):

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset, concatenate_datasets
 from transformers import TrainerCallback, set_seed
 
@@ -27,6 +29,7 @@ from carl.affect import label_statistics
 from carl.backbone import load_backbone, load_masked_lm
 from carl.config import CarlConfig
 from carl.data import Corpus, load_corpus
+from carl.data.splits import normalise
 from carl.errors import CarlError, Interrupted, UsageError
 from carl.evaluation.valence_arousal import RidgeProbe, score
 from carl.losses.carl import CarlObjective
@@ -72,16 +75,28 @@ def load_training_data(config: CarlConfig) -> TrainingData:
     Raises:
         UsageError, CarlError: see ``carl.data.load_corpus``; also if a split that is needed is empty.
     """
-    corpora, train, weights = [], [], []
+    weight_of, corpora = [], []
     for entry in config.data:
         name, weight = split_weight(entry)
         corpus = load_corpus(name, **table_options(config, name))
         for split in ("train", "dev"):
             if len(corpus.splits[split]) == 0:
                 raise CarlError(f"{name}: its {split} split is empty; there is too little data to train on")
+        weight_of.append(weight)
         corpora.append(corpus)
-        train.append(corpus.splits["train"])
-        weights += [weight] * len(corpus.splits["train"])
+    # Each corpus keeps its own splits apart; a text of one may still stand in another's dev or test.
+    held_out = {
+        normalise(t) for c in corpora for split in ("dev", "test") for t in c.splits[split]["text"][:]
+    }
+    train, weights = [], []
+    for index, weight in enumerate(weight_of):
+        rows = corpora[index].splits["train"]
+        kept = [i for i, text in enumerate(rows["text"][:]) if normalise(text) not in held_out]
+        if len(kept) < len(rows):
+            note = f"left out {len(rows) - len(kept)} training rows whose text stands in another corpus' dev or test"
+            corpora[index] = dataclasses.replace(corpora[index], notes=(*corpora[index].notes, note))
+        train.append(rows.select(kept))
+        weights += [weight] * len(kept)
     return TrainingData(corpora, concatenate_datasets(train), weights)
 
 
@@ -182,8 +197,9 @@ def train(
     """
     folder = Path(config.output)
     started = time.perf_counter()
-    main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-    if main:
+    # Joins the other processes under `accelerate launch` or torchrun.
+    process = PartialState(cpu=not torch.cuda.is_available())
+    if process.is_main_process:
         prepare_folder(folder, resume=resume, overwrite=overwrite)
     data = load_training_data(config)
     for note in (f"{corpus.name}: {note}" for corpus in data.corpora for note in corpus.notes):
@@ -192,7 +208,7 @@ def train(
     model = load_backbone(config.backbone, config.max_length)
     if torch.cuda.is_available():
         model.to("cuda")
-    precision, reason = choose_precision(config.precision, model)
+    precision, reason = broadcast_object_list(list(choose_precision(config.precision, model)))
     say(f"precision {reason}")
     config = dataclasses.replace(config, precision=precision)
     facts = _facts(config, data, model)
@@ -200,12 +216,13 @@ def train(
         say(
             f"{facts['truncated']} training texts are longer than {model.max_seq_length} tokens and are cut there"
         )
-    if main:
+    if process.is_main_process:
         if resume:
             _check_same_data(folder, facts)
         _write(folder / "recipe.yaml", config.to_yaml())
         _write(folder / "run.json", json.dumps(facts, indent=2) + "\n")
 
+    process.wait_for_everyone()
     set_seed(config.seed)  # again: measuring the precision has drawn numbers
     statistics = label_statistics(torch.from_numpy(labels_of(data.train)), config.bins)
     generator = (
@@ -225,13 +242,14 @@ def train(
     found = ckpt.checkpoints(folder / "checkpoints") if resume else []
     if found:
         say(f"resuming at step {ckpt.step_of(found[-1])}")
+    process.wait_for_everyone()
     with stop:
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if stop.interrupted and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"{folder}: stopped at step {trainer.state.global_step}; continue with --resume")
     say("fitting the valence-arousal head to the trained encoder")
     encoder, scores = _finish(objective, config, data, facts)
-    if main:
+    if process.is_main_process:
         encoder.save_pretrained(folder)
         facts |= {"dev": scores, "best_step": trainer.state.best_global_step}
         facts["seconds"] = round(time.perf_counter() - started, 1)
@@ -287,8 +305,9 @@ def _facts(config: CarlConfig, data: TrainingData, model: Any) -> dict[str, Any]
             **{p: importlib.metadata.version(p) for p in packages},
         },
         "data": {c.name: c.files for c in data.corpora},
-        "rows": {
-            c.name: {split: len(c.splits[split]) for split in ("train", "dev", "test")} for c in data.corpora
+        "train_rows": len(data.train),
+        "held_out_rows": {
+            c.name: {name: len(c.splits[name]) for name in ("dev", "test")} for c in data.corpora
         },
         "notes": {c.name: list(c.notes) for c in data.corpora},
         "truncated": sum(length > (model.max_seq_length or length) for length in lengths),

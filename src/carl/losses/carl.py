@@ -98,9 +98,12 @@ class CarlObjective(nn.Module):
         with EmbeddingTap(word_embeddings(self.model)) as tap:
             embedding = self.model(dict(features))["sentence_embedding"]
         losses = {}
-        if keys is not None:
-            losses["mccl"] = self.config.mccl_weight * self._mccl(embedding, labels, keys, key_labels)
-        losses["regression"] = self._regression(embedding, labels)
+        with torch.autocast(
+            embedding.device.type, enabled=False
+        ):  # bf16 rounds similarities and sums too much
+            if keys is not None:
+                losses["mccl"] = self.config.mccl_weight * self._mccl(embedding, labels, keys, key_labels)
+            losses["regression"] = self._regression(embedding, labels)
         return SentencePass(features, losses, tap, embedding.detach(), keys, key_labels)
 
     def token_pass(self, first: SentencePass) -> Tensor:

@@ -9,7 +9,8 @@ def mean_squared_error(predicted: Tensor, rated: Tensor, std: Tensor) -> Tensor:
 
     The unit makes a narrow dimension (EmoBank's arousal) count as much as a wide one.
     """
-    error = ((predicted - rated) / std).nan_to_num(0.0)
+    # Only what is not rated is left out: a prediction that is NaN must show.
+    error = ((predicted - rated) / std).masked_fill(rated.isnan(), 0.0)
     return error.square().sum() / (~rated.isnan()).sum().clamp_min(1)
 
 

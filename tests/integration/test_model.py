@@ -1,0 +1,134 @@
+"""The saved model: what others can load, that nothing is lost on the way, and what a damaged folder says."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+
+from carl import AffectEncoder, CarlError
+
+TEXTS = [
+    "the happy child",
+    "nobody liked the terrible storm",
+    "",
+    "😀",
+    "x " * 400,
+    "\u202eright to left\x00",
+    "a",
+]
+
+
+@pytest.fixture(scope="module")
+def model(run_folder: Path) -> AffectEncoder:
+    return AffectEncoder.from_pretrained(run_folder, device="cpu")
+
+
+def test_sentence_transformers_loads_it_without_our_code(run_folder: Path, model: AffectEncoder) -> None:
+    plain = SentenceTransformer(str(run_folder), device="cpu", trust_remote_code=False)
+    np.testing.assert_allclose(plain.encode(TEXTS), model.encode(TEXTS), atol=1e-5)
+
+
+def test_saving_and_loading_keeps_the_predictions(model: AffectEncoder, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "copy")
+    again = AffectEncoder.from_pretrained(tmp_path / "copy", device="cpu")
+    np.testing.assert_allclose(again.predict(TEXTS), model.predict(TEXTS), atol=1e-6)
+    assert again.card == model.card
+
+
+def test_saving_over_a_model_replaces_it(model: AffectEncoder, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    negated = AffectEncoder(model.encoder, -model.weight, -model.bias)
+    negated.save_pretrained(tmp_path)
+    again = AffectEncoder.from_pretrained(tmp_path, device="cpu")
+    np.testing.assert_allclose(again.predict(TEXTS), -model.predict(TEXTS), atol=1e-6)
+
+
+def test_shapes_range_and_any_string(model: AffectEncoder) -> None:
+    predicted = model.predict(TEXTS)
+    assert predicted.shape == (len(TEXTS), 2)
+    assert predicted.dtype == np.float32
+    assert np.isfinite(predicted).all()
+    assert (np.abs(predicted) <= 1).all()
+    assert model.predict("one text").shape == (2,)
+    assert model.encode("one text").shape == (32,)
+    assert model.encode([]).size == 0
+
+
+def test_order_and_company_do_not_matter(model: AffectEncoder) -> None:
+    forward, backward = model.predict(TEXTS), model.predict(TEXTS[::-1])[::-1]
+    np.testing.assert_allclose(forward, backward, atol=1e-5)
+    np.testing.assert_allclose(forward, [model.predict(text) for text in TEXTS], atol=1e-5)
+
+
+def test_predict_is_the_head_on_the_embeddings(model: AffectEncoder) -> None:
+    embeddings = model.encode(TEXTS)
+    np.testing.assert_allclose(model.predict_embeddings(embeddings), model.predict(TEXTS), atol=1e-6)
+
+
+def test_explanation_adds_up_to_the_prediction(model: AffectEncoder) -> None:
+    text = "the happy child loved the storm"
+    explanation = model.explain(text, steps=256)
+    unclipped = model.encode(text) @ model.weight.numpy().T + model.bias.numpy()
+    for dimension, name in enumerate(("valence", "arousal")):
+        total = sum(getattr(token, name) for token in explanation.tokens)
+        assert total == pytest.approx(unclipped[dimension] - explanation.baseline[dimension], abs=2e-3)
+    assert all(text[token.start : token.end] == token.token for token in explanation.tokens)
+
+
+def test_explanation_of_texts_without_a_word(model: AffectEncoder) -> None:
+    assert model.explain("").tokens == ()
+    assert model.explain("x " * 400).truncated
+    assert not model.explain("short").truncated
+
+
+def test_texts_that_are_too_long_are_counted(model: AffectEncoder) -> None:
+    assert model.count_truncated(["short", "x " * 400, "y " * 400]) == 2
+
+
+def test_a_run_folder_holds_no_pickle(run_folder: Path) -> None:
+    kinds = {path.suffix for path in run_folder.rglob("*") if path.is_file()}
+    assert kinds <= {".safetensors", ".json", ".jsonl", ".yaml", ".html", ".txt", ".md"}
+
+
+def damaged(run_folder: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(run_folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    return folder
+
+
+def test_missing_folder_and_missing_head(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CarlError, match="no such model folder"):
+        AffectEncoder.from_pretrained(tmp_path / "nowhere")
+    folder = damaged(run_folder, tmp_path)
+    shutil.rmtree(folder / "affect")
+    with pytest.raises(CarlError, match="no valence-arousal head"):
+        AffectEncoder.from_pretrained(folder)
+
+
+def test_head_of_another_encoder(run_folder: Path, tmp_path: Path) -> None:
+    folder = damaged(run_folder, tmp_path)
+    save_file({"weight": torch.zeros(2, 7), "bias": torch.zeros(2)}, folder / "affect" / "head.safetensors")
+    with pytest.raises(CarlError, match=r"\(2, 7\)"):
+        AffectEncoder.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["affect/head.safetensors", "affect/config.json", "model.safetensors"])
+def test_damaged_file(run_folder: Path, tmp_path: Path, name: str) -> None:
+    folder = damaged(run_folder, tmp_path)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(CarlError, match=r"cannot be loaded|damaged"):
+        AffectEncoder.from_pretrained(folder)
+
+
+def test_a_newer_format_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    folder = damaged(run_folder, tmp_path)
+    path = folder / "affect" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(CarlError, match="upgrade"):
+        AffectEncoder.from_pretrained(folder)
