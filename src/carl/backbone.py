@@ -59,7 +59,9 @@ def _hub_answers() -> bool:
     if getproxies():
         return True  # the proxy resolves names for us
     try:
-        socket.create_connection((urlparse(HF_ENDPOINT).hostname or "", 443), timeout=5).close()
+        hub = urlparse(HF_ENDPOINT)
+        port = hub.port or (80 if hub.scheme == "http" else 443)
+        socket.create_connection((hub.hostname or "", port), timeout=5).close()
     except OSError:
         return False
     return True

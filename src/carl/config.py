@@ -16,6 +16,7 @@ KERNELS = ("gaussian", "sphere", "rank", "binned")
 STRATEGIES = ("hotflip", "mlm", "embedding", "random")
 POSITIONS = ("saliency", "random")
 SALIENCIES = ("norm", "grad_x_input")
+NETWORKS = ("online", "target")
 REGRESSION_LOSSES = ("mse", "ccc")
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -60,6 +61,9 @@ class CarlConfig:
     """Keys remembered from earlier batches; 0 compares within the batch only."""
     momentum: float = 0.99
     """Share m that the target network keeps of itself at each step; 0 makes it a copy of the online network."""
+
+    network: str = "target"
+    """Which network is scored and saved: online, or target, its moving average (online where there is no MCCL)."""
 
     ptd_weight: float = 0.1
     """Weight lambda of perturbed token detection; 0 leaves it out, and its forward and backward with it."""
@@ -117,6 +121,7 @@ class CarlConfig:
         """
         for name, allowed in (
             ("kernel", KERNELS),
+            ("network", NETWORKS),
             ("strategy", STRATEGIES),
             ("positions", POSITIONS),
             ("saliency", SALIENCIES),

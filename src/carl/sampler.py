@@ -65,10 +65,13 @@ class LengthBatchSampler(DefaultBatchSampler):
         fraction = self.weights - np.floor(self.weights)
         missing = self.rows - len(certain)
         if missing > 0 and fraction.any():
-            # Efraimidis-Spirakis keys: a weighted draw without replacement.
-            with np.errstate(divide="ignore"):
-                keys = np.where(fraction > 0, np.log(random.random(len(fraction))) / fraction, -np.inf)
-            certain = np.concatenate([certain, np.argsort(keys)[::-1][:missing]])
+            # Systematic sampling: evenly spaced marks on the shuffled fractions, so that each row is hit as often as
+            # its fraction says (drawing one after the other without replacement would favour the light ones).
+            order = random.permutation(np.flatnonzero(fraction))
+            ends = np.cumsum(fraction[order])
+            marks = (random.random() + np.arange(missing)) * (ends[-1] / missing)
+            drawn = order[np.searchsorted(ends, marks, side="right").clip(max=len(order) - 1)]
+            certain = np.concatenate([certain, drawn])
         return random.permutation(certain)
 
 

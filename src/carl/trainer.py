@@ -98,7 +98,7 @@ class DevEvaluator(BaseEvaluator):
         by_corpus = {}
         for name, (texts, labels) in self.dev.items():
             with autocast(self.precision, model.device), torch.no_grad():
-                embeddings = model.encode(
+                embeddings = self.objective.outcome.encode(
                     texts, batch_size=64, convert_to_tensor=True, show_progress_bar=False
                 )
                 predicted = self.objective.head(embeddings)

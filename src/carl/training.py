@@ -282,13 +282,13 @@ def _finish(
     """
     weight, bias = objective.head.as_affine()
     card = {"backbone": config.backbone, "data": facts["data"], "carl": facts["versions"]["carl-affect"]}
-    encoder = AffectEncoder(objective.model, weight, bias, card)
+    encoder = AffectEncoder(objective.outcome, weight, bias, card)
     dev = {name: (encoder.encode(d["text"][:], batch_size=64), labels_of(d)) for name, d in data.dev.items()}
     dev_embeddings, dev_labels = (np.concatenate(parts) for parts in zip(*dev.values(), strict=True))
     train_embeddings = encoder.encode(data.train["text"][:], batch_size=64)
     probe = RidgeProbe.fit(train_embeddings, labels_of(data.train), dev_embeddings, dev_labels)
     weight, bias = torch.from_numpy(probe.weight).float(), torch.from_numpy(probe.bias).float()
-    encoder = AffectEncoder(objective.model, weight, bias, card)
+    encoder = AffectEncoder(objective.outcome, weight, bias, card)
     scores = mean_scores(
         {name: score(encoder.predict_embeddings(e), labels) for name, (e, labels) in dev.items()}
     )

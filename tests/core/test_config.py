@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ def test_every_setting_has_a_line_of_documentation() -> None:
     ]
     documented = {
         statement.target.id
-        for statement, after in zip(body, body[1:], strict=False)
+        for statement, after in itertools.pairwise(body)
         if isinstance(statement, ast.AnnAssign)
         and isinstance(statement.target, ast.Name)
         and isinstance(after, ast.Expr)

@@ -52,9 +52,9 @@ def test_training_learns_and_the_best_checkpoint_is_kept(run_folder: Path, table
     records = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     best = max((r for r in records if "dev_mean_r" in r), key=lambda r: r["dev_mean_r"])
     assert json.loads((run_folder / "run.json").read_text())["best_step"] == best["step"]
-    kept = load_file(run_folder / "checkpoints" / f"checkpoint-{best['step']}" / "model.safetensors")
+    kept = load_file(run_folder / "checkpoints" / f"checkpoint-{best['step']}" / "objective.safetensors")
     saved = load_file(run_folder / "model.safetensors")
-    assert all(torch.equal(kept[name], saved[name]) for name in saved)
+    assert all(torch.equal(kept[f"target.encoder.0.model.{name}"], saved[name]) for name in saved)
 
 
 def test_predict_texts(run_folder: Path, carl: Carl) -> None:

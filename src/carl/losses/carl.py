@@ -119,6 +119,14 @@ class CarlObjective(nn.Module):
         if first.keys is not None:
             self.queue.enqueue(first.keys, first.labels)
 
+    @property
+    def outcome(self) -> SentenceTransformer:
+        """The network that is scored and saved."""
+        if self.config.network == "target" and self.config.mccl_weight > 0:
+            target: SentenceTransformer = self.target["encoder"]
+            return target
+        return self.model
+
     def move_target(self) -> None:
         """Let the target network follow; once per optimizer step."""
         if self.config.mccl_weight > 0:
