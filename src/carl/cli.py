@@ -32,7 +32,8 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="The rated corpora that CARL knows.")
 app.add_typer(data_app, name="data")
 
-out = Console(highlight=False)
+# Off a terminal, tables are not squeezed into 80 columns.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
 CHUNK = 2048
@@ -179,7 +180,7 @@ def _train(config: "CarlConfig", *, resume: bool, overwrite: bool) -> "AffectEnc
     folder = Path(config.output)
     report = write_run_report(folder, model, load_training_data(config))
     scores = json.loads((folder / "run.json").read_text(encoding="utf-8"))["dev"]
-    out.print(f"dev: {score_line(scores)}")
+    out.print(f"dev: {score_line(scores)}", soft_wrap=True)
     out.print(f"model: {folder}   report: {report}", soft_wrap=True)
     return model
 
@@ -254,14 +255,15 @@ def predict(
         count = write_table(output, scored)
         _say(f"{output}: {count:,} rows")
         return
-    grid = Grid("valence", "arousal", "text", box=None, pad_edge=False)
-    for row in scored:
-        names = list(row)[-2:]
-        grid.add_row(
-            *(signed(row[name]) for name in names),
-            Text(str(row[column if file not in (None, "-") else "text"])),
-        )
-    out.print(grid)
+    _print_scores((*list(row.values())[-2:], str(row.get(column, row.get("text")))) for row in scored)
+
+
+def _print_scores(scores: Iterable[tuple[float, float, str]]) -> None:
+    """One line a text, as it comes and however long."""
+    out.print("valence  arousal  text", style="bold")
+    for valence, arousal, text in scores:
+        line = Text.assemble(" ", signed(valence), "   ", signed(arousal), "  ", " ".join(text.split()))
+        out.print(line, soft_wrap=True)
 
 
 def _scored(encoder: "AffectEncoder", rows: Iterator[tuple[dict[str, Any], str]]) -> Iterator[dict[str, Any]]:
@@ -372,10 +374,8 @@ def demo(
     out.print(table_grid(table))
     out.print(f"[dim]{escape(table.note)}[/]")
     out.print("\nWhat CARL makes of a few sentences, from -1 to 1:\n")
-    grid = Grid("valence", "arousal", "text", box=None, pad_edge=False)
-    for sentence, (valence, arousal) in zip(SENTENCES, model.predict(list(SENTENCES)), strict=True):
-        grid.add_row(signed(float(valence)), signed(float(arousal)), Text(sentence))
-    out.print(grid)
+    predicted = model.predict(list(SENTENCES))
+    _print_scores((float(v), float(a), text) for (v, a), text in zip(predicted, SENTENCES, strict=True))
     out.print(f"\nThe report, with pictures: {report}\n\nTry next:", soft_wrap=True)
     for line in (
         f'carl predict {folder} "your own sentence"',

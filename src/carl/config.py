@@ -80,7 +80,7 @@ class CarlConfig:
     embedding_step: float = 1.0
     """Length of the embedding strategy's step, relative to the embedding."""
 
-    regression_weight: float = 0.3
+    regression_weight: float = 0.5
     """Weight beta of the valence-arousal head's loss in the encoder; the head itself always learns."""
     regression_loss: str = "mse"
     """Loss of that head: mse (in SD of the labels) or ccc."""
@@ -91,7 +91,7 @@ class CarlConfig:
     """Sentences per step and process."""
     accumulation: int = 1
     """Batches whose gradients are added up before a step."""
-    learning_rate: float = 5e-5
+    learning_rate: float = 1e-4
     """Peak learning rate of the encoder."""
     head_learning_rate: float = 1e-3
     """Peak learning rate of projector and heads, which start from nothing."""

@@ -160,14 +160,14 @@ def test_integrated_gradients_are_complete(tiny_model: SentenceTransformer, sent
         return head(tiny_model(dict(batch))["sentence_embedding"])
 
     contributions = integrated_gradients(
-        forward, features, word_embeddings(tiny_model), mask, movable, steps=400
+        forward, features, word_embeddings(tiny_model), mask, movable, steps=32
     )
     blank = {**features, "input_ids": features["input_ids"].masked_fill(movable, mask)}
     with torch.no_grad():
         difference = (forward(features) - forward(blank))[0]
     assert contributions.shape == (features["input_ids"].shape[1], 2)
     assert difference.abs().max() > 0.02, "the test would say nothing"
-    torch.testing.assert_close(contributions.sum(0), difference, rtol=0, atol=1e-3)
+    torch.testing.assert_close(contributions.sum(0), difference, rtol=0, atol=1e-4)
     assert (contributions[~movable[0]] == 0).all()
     assert (contributions[movable[0]] != 0).all()
 
@@ -182,12 +182,12 @@ def test_integrated_gradients_leave_tokens_that_may_not_move(tiny_model: Sentenc
 
     mask = tiny_model.tokenizer.mask_token_id
     contributions = integrated_gradients(
-        forward, features, word_embeddings(tiny_model), mask, movable, steps=300
+        forward, features, word_embeddings(tiny_model), mask, movable, steps=32
     )
     blank = {**features, "input_ids": features["input_ids"].masked_fill(movable, mask)}
     with torch.no_grad():
         torch.testing.assert_close(
-            contributions[2], (forward(features) - forward(blank))[0], rtol=0, atol=1e-3
+            contributions[2], (forward(features) - forward(blank))[0], rtol=0, atol=1e-4
         )
     assert (contributions[[0, 1, 3, 4, 5, 6]] == 0).all()
 
