@@ -87,6 +87,12 @@ def _save_tiny_bert(folder: Path, *, masked_lm: bool) -> None:
     tokenizer.save_pretrained(folder)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Networks this small only lose by sharing their work out, and lose much on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random BERT pipeline: 2 layers, width 32, mean pooling, normalised. Same weights every time."""

@@ -56,7 +56,7 @@ def load_backbone(name: str, max_length: int | None = None) -> SentenceTransform
 
 def _hub_answers() -> bool:
     """Whether the Hugging Face hub can be reached. Without it, its client would retry each file for a minute."""
-    if getproxies():
+    if {"http", "https", "all"} & set(getproxies()):
         return True  # the proxy resolves names for us
     try:
         hub = urlparse(HF_ENDPOINT)
@@ -159,9 +159,18 @@ def load_masked_lm(name: str, model: SentenceTransformer) -> MaskedLM:
         UsageError: if the backbone has none.
     """
     source = str(embedded_minilm()) if name == "minilm" else str(Path(name).expanduser())
+    options: dict[str, Any] = {
+        "trust_remote_code": False,
+        "local_files_only": Path(source).exists() or not _hub_answers(),
+    }
     remedy = "choose another strategy (hotflip, embedding, random) or a backbone such as bert-base-uncased"
-    config: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    if not any("MaskedLM" in architecture for architecture in config.architectures or []):
-        raise UsageError(f"strategy 'mlm': backbone {name!r} has no masked-LM head; {remedy}")
-    network = AutoModelForMaskedLM.from_pretrained(source, trust_remote_code=False)
+    try:
+        architectures = AutoConfig.from_pretrained(source, **options).architectures or []
+        if not any("MaskedLM" in architecture for architecture in architectures):
+            raise UsageError(f"strategy 'mlm': backbone {name!r} has no masked-LM head; {remedy}")
+        network = AutoModelForMaskedLM.from_pretrained(source, dtype=torch.float32, **options)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"strategy 'mlm': backbone {name!r} cannot be loaded with its masked-LM head; {remedy}"
+        ) from error
     return MaskedLM(network, int(model.tokenizer.mask_token_id))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ class CarlConfig:
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises; it falls linearly after."""
     max_grad_norm: float = 1.0
-    """Gradients longer than this are scaled down to it."""
+    """Gradients longer than this are scaled down to it; 0 leaves them as they are."""
     seed: int = 0
     """Seed of everything random."""
     precision: str = "auto"
@@ -130,6 +131,8 @@ class CarlConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        for name, value in dataclasses.asdict(self).items():
+            self._require(name, not isinstance(value, float) or math.isfinite(value), "a finite number")
         for name in ("sigma", "kappa", "temperature", "epochs", "learning_rate", "head_learning_rate"):
             self._require(name, getattr(self, name) > 0, "above 0")
         for name in ("mccl_weight", "ptd_weight", "regression_weight", "weight_decay", "max_grad_norm",
@@ -142,6 +145,7 @@ class CarlConfig:
         self._require("max_length", self.max_length is None or self.max_length >= 3, "3 or more, or null")
         self._require("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
         self._require("warmup", 0 <= self.warmup < 1, "at least 0 and below 1")
+        self._require("seed", self.seed >= 0, "0 or more")
         self._require("ratio", 0 < self.ratio <= 1, "above 0 and at most 1")
         self._require("data", len(self.data) > 0, "at least one corpus")
         if self.scale is not None:

@@ -39,11 +39,15 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace each trainable parameter's gradient by its mean over the ranks.
 
     One flat all-reduce per optimizer step covers encoder and heads alike, however many backward passes the step
-    made and whichever parameters each of them used. A missing gradient counts as 0.
+    made and whichever parameters each of them used. A gradient that a rank lacks counts as 0; one that all lack stays
+    missing, so that the optimizer leaves its parameter alone, as in a single process.
     """
     if world_size() == 1:
         return
     trainable = [p for p in parameters if p.requires_grad]
+    used = torch.tensor([p.grad is not None for p in trainable], dtype=torch.int, device=trainable[0].device)
+    dist.all_reduce(used, op=dist.ReduceOp.MAX)
+    trainable = [p for p, anywhere in zip(trainable, used.tolist(), strict=True) if anywhere]
     flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trainable])
     dist.all_reduce(flat)
     flat /= world_size()

@@ -27,7 +27,11 @@ class Projector(nn.Module):
 
 
 class TokenDetectionHead(nn.Module):
-    """Scores each token as perturbed or not, given the embedding of the untouched sentence (DiffCSE)."""
+    """Scores each token as perturbed or not, given the embedding of the untouched sentence (DiffCSE).
+
+    The sentence embedding is layer-normalised first, so that it weighs as much as a token's state whether or not the
+    encoder brings it to length 1.
+    """
 
     def __init__(self, token_dim: int, embedding_dim: int) -> None:
         super().__init__()
@@ -38,6 +42,7 @@ class TokenDetectionHead(nn.Module):
 
     def forward(self, tokens: Tensor, sentence: Tensor) -> Tensor:
         """Tokens (b, t, h) of the perturbed sentence, sentence (b, d) -> logits (b, t) in fp32."""
+        sentence = F.layer_norm(sentence, sentence.shape[-1:])
         hidden = F.gelu(self.token(tokens) + self.sentence(sentence)[:, None, :])
         logits: Tensor = self.output(hidden).squeeze(-1).float()
         return logits

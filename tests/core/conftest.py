@@ -21,14 +21,10 @@ SENTENCES = [
 
 
 @pytest.fixture(autouse=True)
-def _seeded_and_on_one_thread() -> Iterator[None]:
-    """Networks this small only lose by sharing their work out, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _seeded() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -48,7 +48,8 @@ def test_token_detection_is_a_linear_layer_over_the_concatenation() -> None:
         joint.bias.copy_(head.token.bias)
     for b in range(3):
         for t in range(5):
-            expected = head.output(F.gelu(joint(torch.cat([tokens[b, t], sentence[b]]))))[0]
+            normalised = (sentence[b] - sentence[b].mean()) / (sentence[b].var(correction=0) + 1e-5).sqrt()
+            expected = head.output(F.gelu(joint(torch.cat([tokens[b, t], normalised]))))[0]
             torch.testing.assert_close(head(tokens, sentence)[b, t], expected)
 
 

@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on_as_if_nothing_had_happened(
     train_arguments: list[str], run_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "carl.cli", "train", "--output", str(folder)]
     process = subprocess.Popen(
         [*command, *train_arguments], stderr=subprocess.PIPE, text=True, env=environment

@@ -88,5 +88,7 @@ def test_two_ranks_resume_exactly(config: dict[str, Any], tmp_path: Path) -> Non
     config = {**config, "epochs": 2, "batch_size": 8}
     straight = launch({**config, "output": str(tmp_path / "straight")}, processes=2)
     assert straight.returncode == 0, straight.stderr[-2000:]
-    interrupted_runs({**config, "output": str(tmp_path / "broken")}, [("at-step", 5), ("at-step", 13)], processes=2)
+    interrupted_runs(
+        {**config, "output": str(tmp_path / "broken")}, [("at-step", 5), ("at-step", 13)], processes=2
+    )
     assert_same(contents(tmp_path / "straight"), contents(tmp_path / "broken"))

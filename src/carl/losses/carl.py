@@ -3,8 +3,9 @@
 One training step makes two passes, each with its own backward:
 
 1. ``sentence_pass``: target keys (no gradient) -> online forward -> MCCL + beta * regression. Its backward also
-   leaves dL/de at the word embeddings, which is the saliency.
-2. ``token_pass``: salient tokens are perturbed -> online forward -> PTD.
+   leaves dL/de at the word embeddings, which is the saliency: of the whole sentence loss, beta * regression included.
+2. ``token_pass``: salient tokens are perturbed -> online forward -> PTD, given the untouched sentence's embedding. That
+   is detached: its graph went with the first backward, so PTD teaches the encoder through the tokens' states.
 """
 
 import copy
@@ -85,7 +86,7 @@ class CarlObjective(nn.Module):
             self.target.requires_grad_(False).float()
             self.queue = KeyQueue(config.queue_size, config.projection_dim)
         if config.ptd_weight > 0:
-            self.detector = TokenDetectionHead(word_embeddings(model).weight.shape[1], dim)
+            self.detector = TokenDetectionHead(model[0].get_embedding_dimension(), dim)
             self.generator = generator
         self.register_buffer("special", special_tokens(model), persistent=False)
         self.register_buffer("candidates", replaceable_tokens(model), persistent=False)
@@ -188,7 +189,8 @@ class CarlObjective(nn.Module):
         if config.strategy == "hotflip":
             order = torch.randperm(len(self.candidates), device=ids.device)[: config.pool_size]
             matrix = word_embeddings(self.model).weight.detach()
-            new = perturbation.hotflip_tokens(ids, chosen, gradient, matrix, self.candidates[order])
+            with torch.autocast(ids.device.type, enabled=False):
+                new = perturbation.hotflip_tokens(ids, chosen, gradient, matrix, self.candidates[order])
         elif config.strategy == "mlm":
             assert self.generator is not None
             logits = self.generator.logits_at(first.features, chosen)
