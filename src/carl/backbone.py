@@ -25,12 +25,11 @@ WELL_KNOWN = (
 )  # fmt: skip
 
 
-def load_backbone(name: str, max_length: int | None = None) -> SentenceTransformer:
+def load_backbone(name: str) -> SentenceTransformer:
     """Load an encoder as a sentence-transformers pipeline that ends in one vector per sentence.
 
     Args:
         name: ``minilm``, a folder, or a Hugging Face model name. A plain encoder gets mean pooling.
-        max_length: longest input in tokens; None keeps the encoder's own limit.
 
     Raises:
         UsageError: no such backbone.
@@ -49,8 +48,6 @@ def load_backbone(name: str, max_length: int | None = None) -> SentenceTransform
         raise UsageError(f"backbone {name!r} is not a transformer encoder ({type(model[0]).__name__})")
     model[0].unpad_inputs = False  # token masks need padded batches
     model.float()
-    if max_length is not None:
-        model.max_seq_length = min(max_length, model.max_seq_length or max_length)
     return model
 
 

@@ -42,7 +42,8 @@ class CarlConfig:
     backbone: str = "minilm"
     """``minilm`` (embedded), or the name or path of a Hugging Face or sentence-transformers encoder."""
     max_length: int | None = None
-    """Longest text in tokens, null for the backbone's own limit; longer training texts are cut, and counted."""
+    """Longest training text in tokens, null for the backbone's limit; longer ones are cut, and counted. The memory of
+    a step grows with it; the trained model reads as far as its backbone all the same."""
 
     mccl_weight: float = 1.0
     """Weight of MCCL; 0 leaves it out (with ``ptd_weight: 0``: plain regression fine-tuning)."""

@@ -148,6 +148,7 @@ class CarlTrainer(SentenceTransformerTrainer):
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         self._weights, self._precision = weights, precision
+        self._max_length = reading_limit(objective.config, objective.model)
         super().__init__(
             model=objective.model,
             args=args,
@@ -161,11 +162,17 @@ class CarlTrainer(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """None: the run writes a card of its own, and the inherited one asks the hub about the data."""
 
+    def get_data_collator(self, *args: Any, **kwargs: Any) -> Any:
+        """The parent's, reading no further than the configuration says."""
+        collator = super().get_data_collator(*args, **kwargs)
+        collator.max_length = self._max_length
+        return collator
+
     def get_batch_sampler(
         self, dataset: Dataset, batch_size: int, *args: Any, **kwargs: Any
     ) -> LengthBatchSampler:
         """Batches of similar length, as many on every rank."""
-        lengths = token_lengths(self.model, dataset["text"])
+        lengths = token_lengths(self.model, dataset["text"], limit=self._max_length)
         sampler = LengthBatchSampler(lengths, self._weights, batch_size, self.args.seed, world_size())
         self.add_callback(_SetEpoch(sampler))
         return sampler
@@ -238,9 +245,13 @@ class CarlTrainer(SentenceTransformerTrainer):
             ckpt.load_rng(Path(checkpoint), self.args.process_index)
 
 
-def token_lengths(model: SentenceTransformer, texts: Sequence[str], *, truncate: bool = True) -> list[int]:
-    """Tokens per text, special ones included; cut at what the encoder reads unless ``truncate`` is off."""
-    limit = model.max_seq_length if truncate else None
+def reading_limit(config: CarlConfig, model: SentenceTransformer) -> int | None:
+    """Tokens after which a training text is cut: the configured limit or the encoder's own, whichever is less."""
+    return min(filter(None, (config.max_length, model.max_seq_length)), default=None)
+
+
+def token_lengths(model: SentenceTransformer, texts: Sequence[str], *, limit: int | None = None) -> list[int]:
+    """Tokens per text, special ones included, cut at ``limit``."""
     encoded = model.tokenizer(list(texts), truncation=bool(limit), max_length=limit, verbose=False)
     return [len(ids) for ids in encoded["input_ids"]]
 

@@ -42,6 +42,7 @@ from carl.trainer import (
     StopOnInterrupt,
     labels_of,
     mean_scores,
+    reading_limit,
     token_lengths,
     training_arguments,
 )
@@ -205,7 +206,7 @@ def train(
     for note in (f"{corpus.name}: {note}" for corpus in data.corpora for note in corpus.notes):
         say(note)
     set_seed(config.seed)
-    model = load_backbone(config.backbone, config.max_length)
+    model = load_backbone(config.backbone)
     if torch.cuda.is_available():
         model.to("cuda")
     precision, reason = broadcast_object_list(list(choose_precision(config.precision, model)))
@@ -214,7 +215,7 @@ def train(
     facts = _facts(config, data, model)
     if facts["truncated"]:
         say(
-            f"{facts['truncated']} training texts are longer than {model.max_seq_length} tokens and are cut there"
+            f"{facts['truncated']} training texts are longer than {facts['read_tokens']} tokens and are cut there"
         )
     if process.is_main_process:
         if resume:
@@ -298,7 +299,8 @@ def _finish(
 
 def _facts(config: CarlConfig, data: TrainingData, model: Any) -> dict[str, Any]:
     packages = ("carl-affect", "torch", "transformers", "sentence-transformers", "datasets", "accelerate")
-    lengths = token_lengths(model, data.train["text"][:], truncate=False)
+    lengths = token_lengths(model, data.train["text"][:])
+    limit = reading_limit(config, model)
     return {
         "versions": {
             "python": platform.python_version(),
@@ -310,7 +312,8 @@ def _facts(config: CarlConfig, data: TrainingData, model: Any) -> dict[str, Any]
             c.name: {name: len(c.splits[name]) for name in ("dev", "test")} for c in data.corpora
         },
         "notes": {c.name: list(c.notes) for c in data.corpora},
-        "truncated": sum(length > (model.max_seq_length or length) for length in lengths),
+        "truncated": 0 if limit is None else sum(length > limit for length in lengths),
+        "read_tokens": limit,
     }
 
 

@@ -57,6 +57,18 @@ def test_training_learns_and_the_best_checkpoint_is_kept(run_folder: Path, table
     assert all(torch.equal(kept[f"target.encoder.0.model.{name}"], saved[name]) for name in saved)
 
 
+def test_long_training_texts_are_cut_and_counted_and_the_model_reads_on(
+    train_arguments: list[str], carl: Carl, tmp_path: Path
+) -> None:
+    arguments = [*train_arguments, "--epochs", "0.2", "--set", "max_length=9", "--output", tmp_path / "run"]
+    outcome = carl("train", *arguments)
+    assert outcome.code == 0, outcome.err
+    cut = json.loads((tmp_path / "run" / "run.json").read_text())["truncated"]
+    assert cut > 0
+    assert f"{cut} training texts are longer than 9 tokens" in outcome.err
+    assert AffectEncoder.from_pretrained(tmp_path / "run").encoder.max_seq_length == 64
+
+
 def test_predict_texts(run_folder: Path, carl: Carl) -> None:
     outcome = carl("predict", run_folder, "the happy child", "--", "-0.5 is not an option")
     assert outcome.code == 0, outcome.err
