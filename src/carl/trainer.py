@@ -1,9 +1,11 @@
 """CARL's training loop: two backward passes a step, on top of ``SentenceTransformerTrainer``."""
 
+import ctypes
 import json
 import logging
 import math
 import signal
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -155,7 +157,7 @@ class CarlTrainer(SentenceTransformerTrainer):
             train_dataset=train_dataset,
             loss=objective,
             evaluator=evaluator,
-            callbacks=[_MoveTarget(objective), *callbacks],
+            callbacks=[_MoveTarget(objective), _ReturnFreedMemory(), *callbacks],
         )
         self.remove_callback(PrinterCallback)  # a library does not print; progress comes as a callback
 
@@ -269,6 +271,15 @@ class _MoveTarget(TrainerCallback):
 
     def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.objective.move_target()
+
+
+class _ReturnFreedMemory(TrainerCallback):
+    """glibc keeps what batches of ever new shapes have freed: without this a run grows to several times its need."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+        if trim is not None:
+            trim(0)
 
 
 class _SetEpoch(TrainerCallback):
