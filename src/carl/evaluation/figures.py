@@ -14,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from carl.errors import UsageError
 from carl.evaluation.report import format_number
 from carl.evaluation.valence_arousal import DIMENSIONS, Array, pearson
 
@@ -36,6 +39,13 @@ QUADRANTS = (
 
 LOSS_PARTS = {"loss": "loss, all parts", "mccl": "MCCL", "ptd": "PTD", "regression": "regression"}
 MAX_POINTS = 300
+MAX_SPACE_POINTS = 600
+
+# Of valence and of arousal: the word for low and for high, and colours from low over neutral to high.
+SPACE_COLOURS = (
+    ("unpleasant", "pleasant", BLUE, "#c4c4c4", ORANGE),
+    ("calm", "excited", GREEN, "#c4c4c4", "#B2478A"),
+)
 
 Record = Mapping[str, object]
 
@@ -130,6 +140,63 @@ def learning_curves(train_records: Sequence[Record], eval_records: Sequence[Reco
     return figure
 
 
+def embedding_space(
+    untouched: npt.ArrayLike,
+    trained: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    titles: tuple[str, str] = ("untouched", "trained"),
+    seed: int = 0,
+) -> Figure:
+    """The same n texts in two embedding spaces, (n, d) and (n, e): columns; coloured by labels (n, 2): rows.
+
+    Each space is shown by its first two principal components. Only the plane's own orientation is free, so it is
+    turned until valence rises to the right, and mirrored where arousal would fall upwards: both columns can be
+    compared. r is the multiple correlation of the label with the two coordinates, over all n texts; at most 600
+    are drawn, in random order, so that no colour hides another. The colours end where a tenth of the ratings lies
+    further out. A dimension without ratings has no row.
+
+    Raises UsageError where the shapes do not fit or there are fewer than three texts.
+    """
+    y = np.asarray(labels, dtype=np.float64)
+    spaces = [np.asarray(x, dtype=np.float64) for x in (untouched, trained)]
+    if len(y) < 3 or y.shape != (len(y), 2) or any(x.ndim != 2 or len(x) != len(y) for x in spaces):
+        shapes = ", ".join(str(x.shape) for x in (*spaces, y))
+        raise UsageError(f"need two embeddings (n, d) and labels (n, 2) of three texts or more, got {shapes}")
+    rows = [d for d in range(2) if not np.isnan(y[:, d]).all()]
+    if not rows:
+        return _say(_figure(4.6, 2.4), "no ratings")
+    planes = [_plane(x, y) for x in spaces]
+    shown = np.random.default_rng(seed).permutation(len(y))[:MAX_SPACE_POINTS]
+
+    figure = _figure(7.6, 3.35 * len(rows) + 0.2)
+    grid = figure.subplots(len(rows), 2, squeeze=False)
+    for axes_row, d in zip(grid, rows, strict=True):
+        low, high, *colours = SPACE_COLOURS[d]
+        reach = max(1e-6, float(np.nanquantile(np.abs(y[:, d]), 0.9)))
+        norm = Normalize(-reach, reach)
+        scale = LinearSegmentedColormap.from_list(DIMENSIONS[d], colours)
+        rated = shown[~np.isnan(y[shown, d])]
+        for axes, (points, share) in zip(axes_row, planes, strict=True):
+            axes.scatter(
+                *points[rated].T, c=y[rated, d], cmap=scale, norm=norm, s=15, alpha=0.85, linewidths=0
+            )
+            _frame(axes, points)
+            r = _multiple_correlation(points, y[:, d])
+            axes.set_title(f"r = {format_number(r, 2)}", color=MUTED, fontsize=9, loc="right", pad=4)
+            if d == rows[-1]:
+                axes.set_xlabel(f"this plane: {100 * share:.0f} % of the variance", color=MUTED, fontsize=9)
+        bar = figure.colorbar(
+            ScalarMappable(norm, scale), ax=list(axes_row), ticks=[-reach, 0, reach], aspect=28, pad=0.02
+        )
+        bar.ax.set_yticklabels([low, "neutral", high], color=MUTED, fontsize=9)
+        bar.ax.tick_params(length=0)
+        bar.outline.set_visible(False)
+        axes_row[0].set_ylabel(DIMENSIONS[d], color=INK, fontsize=11)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, color=INK, fontsize=11, loc="left", pad=4)
+    return figure
+
+
 def svg(figure: Figure) -> bytes:
     """The figure as SVG: the same bytes for the same figure, text as paths, no background, light and dark.
 
@@ -209,6 +276,41 @@ def _draw_circle(axes: Axes, limit: float) -> None:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("valence →", color=MUTED, fontsize=9)
     axes.set_ylabel("arousal →", color=MUTED, fontsize=9)
+
+
+def _plane(x: Array, y: Array) -> tuple[Array, float]:
+    """First two principal components (n, 2) of x (n, d), turned by labels y (n, 2), and their share of variance."""
+    left, sizes, _ = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    points = np.zeros((len(x), 2))
+    points[:, : len(sizes)] = (left * sizes)[:, :2]
+    share = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), np.finfo(float).tiny))
+    v, a = (_slope(points, y[:, d]) for d in range(2))
+    if v.any():
+        v = v / np.linalg.norm(v)
+        points, a = points @ np.array([v, [-v[1], v[0]]]).T, np.array([v @ a, v[0] * a[1] - v[1] * a[0]])
+    return points * (1, -1 if a[1] < 0 else 1), share
+
+
+def _slope(points: Array, rated: Array) -> Array:
+    """Direction (2,) of the plane in which a rating (n,) rises fastest; 0 where it does not."""
+    known = ~np.isnan(rated)
+    if known.sum() < 3:
+        return np.zeros(2)
+    centred = points[known] - points[known].mean(axis=0)
+    return np.asarray(np.linalg.lstsq(centred, rated[known] - rated[known].mean(), rcond=None)[0])
+
+
+def _multiple_correlation(points: Array, rated: Array) -> float:
+    return pearson(points @ _slope(points, rated), rated)
+
+
+def _frame(axes: Axes, points: Array) -> None:
+    """A square around nearly all points, so that one outlier does not shrink the rest."""
+    low, high = np.quantile(points, [0.001, 0.999], axis=0)
+    half = 0.56 * max(1e-6, float((high - low).max()))
+    x, y = (low + high) / 2
+    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal", xticks=[], yticks=[])
+    axes.spines[:].set_color(FAINT)
 
 
 def _series(records: Sequence[Record], key: str) -> Array:
