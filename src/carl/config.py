@@ -13,7 +13,8 @@ import yaml
 
 from carl.errors import UsageError
 
-KERNELS = ("gaussian", "sphere", "rank", "binned")
+KERNELS = ("gaussian", "sphere", "rank", "binned", "identity")
+KEYS = ("target", "online")
 STRATEGIES = ("hotflip", "mlm", "embedding", "random")
 POSITIONS = ("saliency", "random")
 SALIENCIES = ("norm", "grad_x_input")
@@ -48,7 +49,7 @@ class CarlConfig:
     mccl_weight: float = 1.0
     """Weight of MCCL; 0 leaves it out (with ``ptd_weight: 0``: plain regression fine-tuning)."""
     kernel: str = "gaussian"
-    """Label affinity: gaussian, sphere, rank or binned."""
+    """Label affinity: gaussian, sphere, rank or binned; or identity: its own key, no labels (SimCSE)."""
     sigma: float = 1.0
     """Width of the gaussian kernel, in SD of the training labels."""
     kappa: float = 30.0
@@ -59,13 +60,16 @@ class CarlConfig:
     """Temperature tau of the contrastive softmax."""
     projection_dim: int = 128
     """Length of the vectors that MCCL compares."""
+    keys: str = "target"
+    """Who makes the keys: the target network (momentum), or the online network itself with other dropout, through which
+    gradient flows too (as in SimCSE and SupCon)."""
     queue_size: int = 1024
     """Keys remembered from earlier batches; 0 compares within the batch only."""
     momentum: float = 0.99
     """Share m that the target network keeps of itself at each step; 0 makes it a copy of the online network."""
 
     network: str = "target"
-    """Which network is scored and saved: online, or target, its moving average (online where there is no MCCL)."""
+    """Which network is scored and saved: online, or target, its moving average (online where there is none)."""
 
     ptd_weight: float = 0.1
     """Weight lambda of perturbed token detection; 0 leaves it out, and its forward and backward with it."""
@@ -123,6 +127,7 @@ class CarlConfig:
         """
         for name, allowed in (
             ("kernel", KERNELS),
+            ("keys", KEYS),
             ("network", NETWORKS),
             ("strategy", STRATEGIES),
             ("positions", POSITIONS),

@@ -1,4 +1,4 @@
-"""The three collectives CARL needs; each does nothing in a single process."""
+"""The collectives CARL needs; each does nothing in a single process."""
 
 from collections.abc import Iterable
 
@@ -13,17 +13,28 @@ def world_size() -> int:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Concatenate (n_r, ...) of all ranks, in rank order; the n_r may differ. No gradient flows through."""
+    """Concatenate (n_r, ...) of all ranks, in rank order; the n_r may differ. Gradient flows to our own rows."""
     if world_size() == 1:
         return rows
-    sizes = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world_size())]
-    dist.all_gather(sizes, torch.tensor(len(rows), device=rows.device))
-    counts = [int(size) for size in sizes]
+    counts = _row_counts(rows)
     padded = rows.new_zeros((max(counts), *rows.shape[1:]))
-    padded[: len(rows)] = rows
+    padded[: len(rows)] = rows.detach()
     parts = [torch.empty_like(padded) for _ in counts]
     dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    parts = [part[:count] for part, count in zip(parts, counts, strict=True)]
+    parts[dist.get_rank()] = rows
+    return torch.cat(parts)
+
+
+def first_row(rows: Tensor) -> int:
+    """Where this rank's rows begin in what ``gather_rows`` returns."""
+    return sum(_row_counts(rows)[: dist.get_rank()]) if world_size() > 1 else 0
+
+
+def _row_counts(rows: Tensor) -> list[int]:
+    sizes = [torch.zeros((), dtype=torch.long, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor(len(rows), device=rows.device))
+    return [int(size) for size in sizes]
 
 
 def share_of_batch(rows: int, device: torch.device) -> float:

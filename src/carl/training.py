@@ -2,7 +2,7 @@
 
 The folder holds the model (a sentence-transformers directory with ``affect/``), ``recipe.yaml`` (the resolved
 configuration), ``run.json`` (versions, data hashes, what was counted, scores), ``metrics.jsonl``, ``report.html`` and
-``checkpoints/``.
+``checkpoints/``; beside them ``learnt_head.safetensors``, the head as trained, before it was refitted.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset, concatenate_datasets
+from safetensors.torch import save_file
 from transformers import TrainerCallback, set_seed
 
 from carl import checkpoint as ckpt
@@ -182,6 +183,7 @@ def train(
     overwrite: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
     say: Callable[[str], None] = logger.info,
+    data: TrainingData | None = None,
 ) -> AffectEncoder:
     """Run the whole of it; see the module's docstring for what it leaves in ``config.output``.
 
@@ -191,6 +193,7 @@ def train(
         overwrite: replace an earlier run in the folder.
         callbacks: for progress.
         say: told, in one sentence each, what is being done and what was counted.
+        data: the corpora, where they are not to be loaded as ``config.data`` says (other splits of them, say).
 
     Raises:
         UsageError, CarlError: what the user can mend.
@@ -202,7 +205,7 @@ def train(
     process = PartialState(cpu=not torch.cuda.is_available())
     if process.is_main_process:
         prepare_folder(folder, resume=resume, overwrite=overwrite)
-    data = load_training_data(config)
+    data = data or load_training_data(config)
     for note in (f"{corpus.name}: {note}" for corpus in data.corpora for note in corpus.notes):
         say(note)
     set_seed(config.seed)
@@ -248,6 +251,9 @@ def train(
         trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if stop.interrupted and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"{folder}: stopped at step {trainer.state.global_step}; continue with --resume")
+    if process.is_main_process:
+        weight, bias = (part.detach().cpu() for part in objective.head.as_affine())
+        _write_tensors(folder / "learnt_head.safetensors", {"weight": weight, "bias": bias})
     say("fitting the valence-arousal head to the trained encoder")
     encoder, scores = _finish(objective, config, data, facts)
     if process.is_main_process:
@@ -324,6 +330,12 @@ def _check_same_data(folder: Path, facts: dict[str, Any]) -> None:
         raise CarlError(
             f"{folder}: the data changed since the run began ({', '.join(changed)}); start a new run"
         )
+
+
+def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    staging = path.with_name(f".{path.name}.partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, staging)
+    staging.replace(path)
 
 
 def _write(path: Path, text: str) -> None:

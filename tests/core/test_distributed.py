@@ -14,7 +14,7 @@ import sys
 import torch
 import torch.distributed as dist
 from torch import nn
-from carl.distributed import average_gradients, gather_rows, share_of_batch, world_size
+from carl.distributed import average_gradients, first_row, gather_rows, share_of_batch, world_size
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
@@ -26,8 +26,13 @@ for mine, theirs in ((3, 5), (4, 0), (2, 2)):
     rows = [torch.arange(mine * 2.0).reshape(mine, 2), 100 + torch.arange(theirs * 2.0).reshape(theirs, 2)]
     rows[0][0, 1] = torch.nan
     together = gather_rows(rows[rank].requires_grad_())
-    assert not together.requires_grad
+    start = first_row(rows[rank])
+    assert start == [0, mine][rank]
+    if len(rows[rank]):
+        together.nan_to_num(0.0).sum().backward()
+        assert (rows[rank].grad == (~rows[rank].isnan())).all()  # to this rank's rows, once
     assert torch.equal(together.nan_to_num(-1.0), torch.cat(rows).detach().nan_to_num(-1.0)), together
+assert first_row(torch.zeros(rank + 1, 2)) == rank
 assert gather_rows(torch.full((rank + 1, 2, 3), rank)).flatten(1)[:, 0].tolist() == [0, 1, 1]
 strided = torch.arange(12.0).reshape(4, 3).T[: rank + 1]
 assert gather_rows(strided).tolist() == [[0, 3, 6, 9], [0, 3, 6, 9], [1, 4, 7, 10]]

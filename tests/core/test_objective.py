@@ -30,6 +30,7 @@ Tokenise = Callable[..., dict[str, Tensor]]
 NAN = math.nan
 LABELS = torch.tensor([[0.8, 0.5], [-0.7, 0.6], [0.0, -0.4], [-0.1, 0.1], [0.6, NAN], [NAN, 0.7]])
 STATISTICS = label_statistics(LABELS, 3)
+LABEL_KERNELS = [kernel for kernel in KERNELS if kernel != "identity"]
 SMALL = {"queue_size": 16, "projection_dim": 12, "pool_size": 64, "bins": 3}
 
 
@@ -52,7 +53,7 @@ def in_target(name: str) -> bool:
     return name.startswith("target.")
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", LABEL_KERNELS)
 def test_sentence_pass_equals_its_parts(
     kernel: str, tiny_model: SentenceTransformer, tokenise: Tokenise
 ) -> None:
@@ -93,6 +94,48 @@ def test_sentence_pass_equals_its_parts(
     assert set(features) == {"input_ids", "attention_mask", "token_type_ids"}, "the batch is left as it was"
 
 
+def test_identity_kernel_is_instance_discrimination(
+    tiny_model: SentenceTransformer, tokenise: Tokenise
+) -> None:
+    """SimCSE eq. 1, MoCo eq. 1: cross-entropy towards a sentence's own key, whatever the labels."""
+    objective = objective_for(tiny_model, kernel="identity", temperature=0.3)
+    objective.queue.enqueue(torch.nn.functional.normalize(torch.randn(9, 12), dim=-1), torch.rand(9, 2))
+    first = objective.sentence_pass(tokenise(tiny_model), torch.full((6, 2), NAN))
+    keys = torch.cat([first.keys, objective.queue.contents()[0]])
+    similarity = objective.projector(first.embedding) @ keys.T / 0.3
+    expected = torch.nn.functional.cross_entropy(similarity, torch.arange(6))
+    torch.testing.assert_close(first.losses["mccl"].detach(), expected.detach())
+
+
+def test_online_keys_are_a_second_dropout_view_with_gradient(
+    tiny_model: SentenceTransformer, tokenise: Tokenise
+) -> None:
+    objective = objective_for(tiny_model, kernel="identity", keys="online", queue_size=0, ptd_weight=0)
+    assert not any(name.startswith("target") for name in objective.state_dict())
+    assert objective.outcome is tiny_model
+    features = tokenise(tiny_model)
+    still = objective.sentence_pass(features, LABELS)
+    torch.testing.assert_close(
+        still.keys, objective.projector(still.embedding), msg="without dropout the same"
+    )
+    first = objective.train().sentence_pass(features, LABELS)
+    assert (first.keys.detach() - objective.projector(first.embedding)).abs().max() > 1e-3
+    first.keys.retain_grad()
+    backward(first)
+    assert first.keys.grad.abs().sum() > 0
+    objective.remember(first)
+    objective.move_target()
+
+
+def test_queued_online_keys_carry_no_gradient(tiny_model: SentenceTransformer, tokenise: Tokenise) -> None:
+    objective = objective_for(tiny_model, keys="online", ptd_weight=0)
+    for _ in range(2):
+        first = backward(objective.sentence_pass(tokenise(tiny_model), LABELS))
+        objective.remember(first)
+    assert not objective.queue.contents()[0].requires_grad
+    assert len(objective.queue.contents()[0]) == 12
+
+
 def test_ccc_regression(tiny_model: SentenceTransformer, tokenise: Tokenise) -> None:
     objective = objective_for(tiny_model, regression_loss="ccc")
     first = objective.sentence_pass(tokenise(tiny_model), LABELS)
@@ -101,7 +144,7 @@ def test_ccc_regression(tiny_model: SentenceTransformer, tokenise: Tokenise) -> 
     )
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", LABEL_KERNELS)
 def test_losses_under_autocast_are_those_of_fp32(
     kernel: str, tiny_model: SentenceTransformer, tokenise: Tokenise
 ) -> None:
@@ -242,7 +285,7 @@ def test_beta_scales_what_reaches_the_encoder_and_not_the_head(
         torch.testing.assert_close(reached[0.0][1][name], whole)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", LABEL_KERNELS)
 @pytest.mark.parametrize("regression_loss", ["mse", "ccc"])
 def test_a_batch_without_ratings_moves_nothing(
     kernel: str, regression_loss: str, tiny_model: SentenceTransformer, tokenise: Tokenise

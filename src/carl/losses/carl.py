@@ -19,7 +19,7 @@ from carl import perturbation
 from carl.affect import LabelStatistics, binned_affinity, gaussian_affinity, sphere_affinity, squared_distance
 from carl.backbone import MaskedLM, is_normalised, replaceable_tokens, special_tokens, word_embeddings
 from carl.config import CarlConfig
-from carl.distributed import gather_rows
+from carl.distributed import first_row, gather_rows
 from carl.heads import Projector, TokenDetectionHead, ValenceArousalHead, encoder_gradient_scale
 from carl.losses.mccl import rank_n_contrast, weighted_info_nce
 from carl.losses.ptd import perturbed_token_detection
@@ -76,15 +76,17 @@ class CarlObjective(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
+        self.has_target = config.mccl_weight > 0 and config.keys == "target"
         dim = model.get_embedding_dimension()
         self.head = ValenceArousalHead(dim, statistics.mean, statistics.std, normalised=is_normalised(model))
         if config.mccl_weight > 0:
             self.projector = Projector(dim, config.projection_dim)
+            self.queue = KeyQueue(config.queue_size, config.projection_dim)
+        if self.has_target:
             self.target = nn.ModuleDict(
                 {"encoder": copy.deepcopy(model), "projector": copy.deepcopy(self.projector)}
             )
             self.target.requires_grad_(False).float()
-            self.queue = KeyQueue(config.queue_size, config.projection_dim)
         if config.ptd_weight > 0:
             self.detector = TokenDetectionHead(model[0].get_embedding_dimension(), dim)
             self.generator = generator
@@ -95,13 +97,13 @@ class CarlObjective(nn.Module):
 
     def sentence_pass(self, features: Features, labels: Tensor) -> SentencePass:
         """First pass over a batch: ``features`` tokenised (b, t), ``labels`` (b, 2)."""
-        keys, key_labels = self._target_keys(features, labels)
+        keys = self._keys(features)
+        key_labels = labels if keys is None else gather_rows(labels)
         with EmbeddingTap(word_embeddings(self.model)) as tap:
             embedding = self.model(dict(features))["sentence_embedding"]
         losses = {}
-        with torch.autocast(
-            embedding.device.type, enabled=False
-        ):  # bf16 rounds similarities and sums too much
+        # bf16 rounds similarities and sums too much.
+        with torch.autocast(embedding.device.type, enabled=False):
             if keys is not None:
                 losses["mccl"] = self.config.mccl_weight * self._mccl(embedding, labels, keys, key_labels)
             losses["regression"] = self._regression(embedding, labels)
@@ -118,19 +120,19 @@ class CarlObjective(nn.Module):
     def remember(self, first: SentencePass) -> None:
         """Put the batch's keys into the queue."""
         if first.keys is not None:
-            self.queue.enqueue(first.keys, first.labels)
+            self.queue.enqueue(first.keys.detach(), first.labels)
 
     @property
     def outcome(self) -> SentenceTransformer:
         """The network that is scored and saved."""
-        if self.config.network == "target" and self.config.mccl_weight > 0:
+        if self.config.network == "target" and self.has_target:
             target: SentenceTransformer = self.target["encoder"]
             return target
         return self.model
 
     def move_target(self) -> None:
         """Let the target network follow; once per optimizer step."""
-        if self.config.mccl_weight > 0:
+        if self.has_target:
             update_target(self.target["encoder"], self.model, self.config.momentum)
             update_target(self.target["projector"], self.projector, self.config.momentum)
 
@@ -138,13 +140,16 @@ class CarlObjective(nn.Module):
         """The sentence losses alone, for evaluation; leaves target and queue as they are."""
         return self.sentence_pass(features[0], labels).losses
 
-    @torch.no_grad()
-    def _target_keys(self, features: Features, labels: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _keys(self, features: Features) -> Tensor | None:
+        """(n, p) keys of all ranks' batches."""
         if self.config.mccl_weight == 0:
-            return None, labels
+            return None
+        if not self.has_target:
+            return gather_rows(self.projector(self.model(dict(features))["sentence_embedding"]))
         self.target.eval()  # keys without dropout: less noise, and the same on every rank
-        embedding = self.target["encoder"](dict(features))["sentence_embedding"]
-        return gather_rows(self.target["projector"](embedding)), gather_rows(labels)
+        with torch.no_grad():
+            embedding = self.target["encoder"](dict(features))["sentence_embedding"]
+            return gather_rows(self.target["projector"](embedding))
 
     def _mccl(self, embedding: Tensor, labels: Tensor, keys: Tensor, key_labels: Tensor) -> Tensor:
         config, queries = self.config, self.projector(embedding)
@@ -158,6 +163,9 @@ class CarlObjective(nn.Module):
             affinity = gaussian_affinity(labels, key_labels, self.label_std, config.sigma)
         elif config.kernel == "sphere":
             affinity = sphere_affinity(labels, key_labels, config.kappa)
+        elif config.kernel == "identity":
+            affinity = torch.zeros(len(queries), len(keys), device=queries.device)
+            affinity.diagonal(first_row(queries)).fill_(1.0)
         else:
             affinity = binned_affinity(labels, key_labels, self.label_edges)
         return weighted_info_nce(queries, keys, affinity, config.temperature)
