@@ -16,6 +16,7 @@ from carl.data.files import sha256
 from carl.data.rows import FORMATS
 from carl.data.splits import split
 from carl.data.tables import read_ratings, read_texts, to_unit_scale
+from carl.data.tasks import Task, load_task, task_names
 from carl.data.write import write_table
 from carl.errors import UsageError
 
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Corpus",
     "CorpusInfo",
+    "Task",
     "corpus_names",
     "describe",
     "load",
     "load_corpus",
+    "load_task",
     "read_ratings",
     "read_texts",
+    "task_names",
     "to_unit_scale",
     "write_table",
 ]

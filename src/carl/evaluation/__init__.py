@@ -1,1 +1,1 @@
-"""How good a model is: scores, the ridge probe and VADER to compare with, pictures and the run's report."""
+"""How good a model is: scores, the ridge probe and VADER, transfer to other labels, pictures, the report."""
