@@ -68,6 +68,10 @@ class CarlConfig:
     momentum: float = 0.99
     """Share m that the target network keeps of itself at each step; 0 makes it a copy of the online network."""
 
+    soft_labels: float = 0.0
+    """Share of a rating for which the target network's own prediction stands in, as far as that network has moved:
+    ratings are noisy, and its average over many steps is less so (mean teacher, Tarvainen 2017). 0: ratings alone."""
+
     network: str = "target"
     """Which network is scored and saved: online, or target, its moving average (online where there is none)."""
 
@@ -150,6 +154,7 @@ class CarlConfig:
             self._require(name, getattr(self, name) >= 2, "2 or more")
         self._require("max_length", self.max_length is None or self.max_length >= 3, "3 or more, or null")
         self._require("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
+        self._require("soft_labels", 0 <= self.soft_labels < 1, "at least 0 and below 1")
         self._require("warmup", 0 <= self.warmup < 1, "at least 0 and below 1")
         self._require("seed", self.seed >= 0, "0 or more")
         self._require("ratio", 0 < self.ratio <= 1, "above 0 and at most 1")

@@ -83,7 +83,7 @@ class DevEvaluator(BaseEvaluator):
     With several corpora the plain names are means over the corpora, whose own scores follow under their names.
 
     Args:
-        objective: whose head predicts.
+        objective: whose outcome predicts.
         dev: datasets by corpus, columns ``text`` and ``label``.
         precision: ``fp32`` or ``bf16``.
     """
@@ -100,10 +100,11 @@ class DevEvaluator(BaseEvaluator):
         by_corpus = {}
         for name, (texts, labels) in self.dev.items():
             with autocast(self.precision, model.device), torch.no_grad():
-                embeddings = self.objective.outcome.encode(
+                encoder, head = self.objective.outcome
+                embeddings = encoder.encode(
                     texts, batch_size=64, convert_to_tensor=True, show_progress_bar=False
                 )
-                predicted = self.objective.head(embeddings)
+                predicted = head(embeddings)
             by_corpus[name] = score(predicted.float().cpu().numpy(), labels)
         return mean_scores(by_corpus)
 

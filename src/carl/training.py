@@ -252,7 +252,7 @@ def train(
     if stop.interrupted and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(f"{folder}: stopped at step {trainer.state.global_step}; continue with --resume")
     if process.is_main_process:
-        weight, bias = (part.detach().cpu() for part in objective.head.as_affine())
+        weight, bias = (part.detach().cpu() for part in objective.outcome[1].as_affine())
         _write_tensors(folder / "learnt_head.safetensors", {"weight": weight, "bias": bias})
     say("fitting the valence-arousal head to the trained encoder")
     encoder, scores = _finish(objective, config, data, facts)
@@ -287,15 +287,16 @@ def _finish(
     """Refit the head in closed form on the final embeddings: better than the one learnt on the way, and the same for
     every beta. Its ridge penalty is chosen on dev.
     """
-    weight, bias = objective.head.as_affine()
+    network, head = objective.outcome
+    weight, bias = head.as_affine()
     card = {"backbone": config.backbone, "data": facts["data"], "carl": facts["versions"]["carl-affect"]}
-    encoder = AffectEncoder(objective.outcome, weight, bias, card)
+    encoder = AffectEncoder(network, weight, bias, card)
     dev = {name: (encoder.encode(d["text"][:], batch_size=64), labels_of(d)) for name, d in data.dev.items()}
     dev_embeddings, dev_labels = (np.concatenate(parts) for parts in zip(*dev.values(), strict=True))
     train_embeddings = encoder.encode(data.train["text"][:], batch_size=64)
     probe = RidgeProbe.fit(train_embeddings, labels_of(data.train), dev_embeddings, dev_labels)
     weight, bias = torch.from_numpy(probe.weight).float(), torch.from_numpy(probe.bias).float()
-    encoder = AffectEncoder(objective.outcome, weight, bias, card)
+    encoder = AffectEncoder(network, weight, bias, card)
     scores = mean_scores(
         {name: score(encoder.predict_embeddings(e), labels) for name, (e, labels) in dev.items()}
     )

@@ -112,7 +112,7 @@ def test_online_keys_are_a_second_dropout_view_with_gradient(
 ) -> None:
     objective = objective_for(tiny_model, kernel="identity", keys="online", queue_size=0, ptd_weight=0)
     assert not any(name.startswith("target") for name in objective.state_dict())
-    assert objective.outcome is tiny_model
+    assert objective.outcome == (tiny_model, objective.head)
     features = tokenise(tiny_model)
     still = objective.sentence_pass(features, LABELS)
     torch.testing.assert_close(
@@ -386,10 +386,15 @@ def test_target_starts_equal_and_follows_the_formula(
     objective = objective_for(tiny_model, momentum=0.9)
     pairs = [
         (online, dict(objective.target[part].named_parameters())[name])
-        for part, network in (("encoder", tiny_model), ("projector", objective.projector))
+        for part, network in (
+            ("encoder", tiny_model),
+            ("projector", objective.projector),
+            ("head", objective.head),
+        )
         for name, online in network.named_parameters()
     ]
-    assert all(torch.equal(online, target) for online, target in pairs)
+    # (objective_for gives the online head other weights than it began with.)
+    assert all(torch.equal(online, target) for online, target in pairs[:-2])
     assert not any(online.data_ptr() == target.data_ptr() for online, target in pairs)
     expected = [target.double() for _, target in pairs]
     for _ in range(3):
@@ -400,6 +405,33 @@ def test_target_starts_equal_and_follows_the_formula(
         objective.move_target()
     for (_, target), value in zip(pairs, expected, strict=True):
         torch.testing.assert_close(target.double(), value.detach(), rtol=0, atol=1e-6)
+
+
+def test_soft_labels_trust_the_target_as_far_as_it_has_moved(
+    tiny_model: SentenceTransformer, tokenise: Tokenise
+) -> None:
+    objective = objective_for(tiny_model, soft_labels=0.5, momentum=0.9)
+    features = tokenise(tiny_model)
+    first = objective.sentence_pass(features, LABELS)
+    torch.testing.assert_close(
+        first.labels, LABELS, equal_nan=True, msg="a target that has not moved knows nothing"
+    )
+    for _ in range(3):
+        objective.move_target()
+    encoder, head = objective.target["encoder"], objective.target["head"]
+    predicted = head(encoder(dict(features))["sentence_embedding"]).detach()
+    share = 0.5 * (1 - 0.9**3)
+    soft = (1 - share) * LABELS + share * predicted
+    second = objective.sentence_pass(features, LABELS)
+    torch.testing.assert_close(second.labels, soft, equal_nan=True)
+    expected = mean_squared_error(objective.head(second.embedding), soft, STATISTICS.std)
+    torch.testing.assert_close(second.losses["regression"].detach(), expected.detach())
+    objective.remember(second)
+    torch.testing.assert_close(objective.queue.contents()[1], soft, equal_nan=True)
+    with torch.no_grad():
+        assert torch.equal(
+            objective.sentence_pass(features, LABELS).labels.nan_to_num(9), LABELS.nan_to_num(9)
+        ), "evaluation is against the ratings"
 
 
 def test_target_is_fp32_and_keys_have_no_dropout(tiny_model: SentenceTransformer, tokenise: Tokenise) -> None:

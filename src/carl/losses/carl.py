@@ -65,6 +65,7 @@ class CarlObjective(nn.Module):
     candidates: Tensor
     label_std: Tensor
     label_edges: Tensor
+    target_moves: Tensor
 
     def __init__(
         self,
@@ -84,9 +85,14 @@ class CarlObjective(nn.Module):
             self.queue = KeyQueue(config.queue_size, config.projection_dim)
         if self.has_target:
             self.target = nn.ModuleDict(
-                {"encoder": copy.deepcopy(model), "projector": copy.deepcopy(self.projector)}
+                {
+                    "encoder": copy.deepcopy(model),
+                    "projector": copy.deepcopy(self.projector),
+                    "head": copy.deepcopy(self.head),
+                }
             )
             self.target.requires_grad_(False).float()
+            self.register_buffer("target_moves", torch.zeros((), dtype=torch.long))
         if config.ptd_weight > 0:
             self.detector = TokenDetectionHead(model[0].get_embedding_dimension(), dim)
             self.generator = generator
@@ -97,7 +103,7 @@ class CarlObjective(nn.Module):
 
     def sentence_pass(self, features: Features, labels: Tensor) -> SentencePass:
         """First pass over a batch: ``features`` tokenised (b, t), ``labels`` (b, 2)."""
-        keys = self._keys(features)
+        keys, labels = self._keys(features, labels)
         key_labels = labels if keys is None else gather_rows(labels)
         with EmbeddingTap(word_embeddings(self.model)) as tap:
             embedding = self.model(dict(features))["sentence_embedding"]
@@ -123,33 +129,41 @@ class CarlObjective(nn.Module):
             self.queue.enqueue(first.keys.detach(), first.labels)
 
     @property
-    def outcome(self) -> SentenceTransformer:
-        """The network that is scored and saved."""
+    def outcome(self) -> tuple[SentenceTransformer, ValenceArousalHead]:
+        """The network that is scored and saved, and its head."""
         if self.config.network == "target" and self.has_target:
-            target: SentenceTransformer = self.target["encoder"]
-            return target
-        return self.model
+            head = self.target["head"]
+            assert isinstance(head, ValenceArousalHead)
+            return self.target["encoder"], head
+        return self.model, self.head
 
     def move_target(self) -> None:
         """Let the target network follow; once per optimizer step."""
         if self.has_target:
             update_target(self.target["encoder"], self.model, self.config.momentum)
             update_target(self.target["projector"], self.projector, self.config.momentum)
+            update_target(self.target["head"], self.head, self.config.momentum)
+            self.target_moves += 1
 
     def forward(self, features: list[Features], labels: Tensor) -> dict[str, Tensor]:
         """The sentence losses alone, for evaluation; leaves target and queue as they are."""
         return self.sentence_pass(features[0], labels).losses
 
-    def _keys(self, features: Features) -> Tensor | None:
-        """(n, p) keys of all ranks' batches."""
+    def _keys(self, features: Features, labels: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(n, p) keys of all ranks' batches, and this batch's labels, softened where one learns (see the config)."""
         if self.config.mccl_weight == 0:
-            return None
+            return None, labels
         if not self.has_target:
-            return gather_rows(self.projector(self.model(dict(features))["sentence_embedding"]))
+            return gather_rows(self.projector(self.model(dict(features))["sentence_embedding"])), labels
+        learning = torch.is_grad_enabled()
         self.target.eval()  # keys without dropout: less noise, and the same on every rank
         with torch.no_grad():
             embedding = self.target["encoder"](dict(features))["sentence_embedding"]
-            return gather_rows(self.target["projector"](embedding))
+            if learning and self.config.soft_labels > 0:
+                # The target is worth as much as it is no longer what it began as.
+                learnt = 1 - self.config.momentum ** self.target_moves.to(labels.dtype)
+                labels = labels.lerp(self.target["head"](embedding), self.config.soft_labels * learnt)
+            return gather_rows(self.target["projector"](embedding)), labels
 
     def _mccl(self, embedding: Tensor, labels: Tensor, keys: Tensor, key_labels: Tensor) -> Tensor:
         config, queries = self.config, self.projector(embedding)
