@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
 
+from carl.bench.cli import app as bench_app
 from carl.errors import CarlError, Interrupted, UsageError
-from carl.terminal import coloured, score_line, signed, table_grid
+from carl.terminal import coloured, err, out, quiet_libraries, say, score_line, signed, table_grid
 
 if TYPE_CHECKING:
     from carl.config import CarlConfig
@@ -31,10 +31,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="The rated corpora that CARL knows.")
 app.add_typer(data_app, name="data")
-
-# Off a terminal, tables are not squeezed into 80 columns.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False)
+app.add_typer(bench_app, name="bench")
 
 CHUNK = 2048
 
@@ -79,21 +76,6 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     sys.exit(code)
-
-
-def _say(message: str) -> None:
-    if int(os.environ.get("RANK", "0")) == 0:
-        err.print(f"[dim]{escape(message)}[/]", soft_wrap=True)
-
-
-def _quiet_libraries() -> None:
-    """Hide the loaders' own progress bars and notes: ours says what matters."""
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
 
 
 @app.command()
@@ -149,7 +131,7 @@ def train(
             Path(settings.output), given if config else {name: given[name] for name in flags}
         )
     if _train(settings, resume=resume, overwrite=overwrite) is not None:
-        _say(
+        say(
             f'next: carl predict {settings.output} "How do you feel today?"  |  carl explain {settings.output} "..."'
         )
 
@@ -169,10 +151,10 @@ def _train(config: "CarlConfig", *, resume: bool, overwrite: bool) -> "AffectEnc
     from carl.training import load_training_data
     from carl.training import train as run
 
-    _quiet_libraries()
+    quiet_libraries()
     progress = TrainingProgress(err)
     try:
-        model = run(config, resume=resume, overwrite=overwrite, callbacks=[progress], say=_say)
+        model = run(config, resume=resume, overwrite=overwrite, callbacks=[progress], say=say)
     finally:
         progress.close()
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
@@ -209,7 +191,7 @@ def evaluate(
     options = {"text": text or "text", "valence": valence, "arousal": arousal, "scale": scale,
                "skip_bad_rows": skip_bad_rows}  # fmt: skip
     encoder = _load(model)
-    corpora = load_evaluation_data(data or ["emobank"], split, options, _say)
+    corpora = load_evaluation_data(data or ["emobank"], split, options, say)
     texts_and_labels = {name: (d["text"][:], labels_of(d)) for name, d in corpora.items()}
     results = [dataclasses.asdict(row) for row in score_corpora(encoder.predict, texts_and_labels)]
     grid = Grid("corpus", "dimension", "rows", "r", "95 % interval", "CCC", "MAE", box=None, pad_edge=False)
@@ -253,7 +235,7 @@ def predict(
     scored = _scored(encoder, iter(rows))
     if output is not None:
         count = write_table(output, scored)
-        _say(f"{output}: {count:,} rows")
+        say(f"{output}: {count:,} rows")
         return
     _print_scores((*list(row.values())[-2:], str(row.get(column, row.get("text")))) for row in scored)
 
@@ -281,7 +263,7 @@ def _scored(encoder: "AffectEncoder", rows: Iterator[tuple[dict[str, Any], str]]
             }
     if truncated:
         limit = encoder.encoder.max_seq_length
-        _say(f"{truncated} texts are longer than {limit} tokens; only their beginning was read")
+        say(f"{truncated} texts are longer than {limit} tokens; only their beginning was read")
 
 
 @app.command()
@@ -304,7 +286,7 @@ def explain(
         grid.add_row(Text(token.token), signed(token.valence), signed(token.arousal))
     out.print(grid)
     if explanation.truncated:
-        _say("the text is longer than the encoder reads; only its beginning was explained")
+        say("the text is longer than the encoder reads; only its beginning was explained")
 
 
 @data_app.command("list")
@@ -324,13 +306,13 @@ def data_get(names: Annotated[list[str], typer.Argument(help="Corpora to fetch."
     """Fetch corpora into the cache, hash checked."""
     from carl.data import load_corpus
 
-    _quiet_libraries()
+    quiet_libraries()
     for name in names:
         corpus = load_corpus(name)
         sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in corpus.splits.items())
         out.print(f"{name}: {sizes}")
         for note in corpus.notes:
-            _say(f"{name}: {note}")
+            say(f"{name}: {note}")
 
 
 @data_app.command("show")
@@ -358,9 +340,9 @@ def demo(
 
     settings = CarlConfig.from_yaml(config)
     folder = Path(settings.output)
-    _quiet_libraries()
+    quiet_libraries()
     if (folder / "modules.json").is_file():
-        _say(f"{folder} holds a finished run, which is used again; delete it to train anew")
+        say(f"{folder} holds a finished run, which is used again; delete it to train anew")
         model = _load(folder)
     else:
         begun = (folder / "recipe.yaml").is_file()
@@ -368,7 +350,7 @@ def demo(
         assert trained is not None
         model = trained
     data = load_training_data(settings)
-    table = compare(model, data, settings.backbone, folder, _say)
+    table = compare(model, data, settings.backbone, folder, say)
     report = write_demo_report(model, data, table, folder)
     out.print()
     out.print(table_grid(table))
@@ -389,7 +371,7 @@ def demo(
 def _load(folder: Path) -> "AffectEncoder":
     from carl.model import AffectEncoder
 
-    _quiet_libraries()
+    quiet_libraries()
     return AffectEncoder.from_pretrained(folder)
 
 

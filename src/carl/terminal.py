@@ -1,7 +1,10 @@
-"""What results look like on a terminal. Returns renderables; printing is the command line's."""
+"""The terminal: where the command line prints, and what results look like there."""
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 from rich.text import Text
@@ -9,6 +12,26 @@ from rich.text import Text
 if TYPE_CHECKING:
     from carl.evaluation.report import Table
     from carl.model import Explanation
+
+# Off a terminal, tables are not squeezed into 80 columns.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """A note beside the results, once however many processes there are."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        err.print(f"[dim]{escape(message)}[/]", soft_wrap=True)
+
+
+def quiet_libraries() -> None:
+    """Hide the loaders' own progress bars and notes: ours says what matters."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def signed(value: float) -> Text:

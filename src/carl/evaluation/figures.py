@@ -197,6 +197,22 @@ def embedding_space(
     return figure
 
 
+def differences(values: Mapping[str, tuple[float, float, float]], title: str) -> Figure:
+    """Differences by name with their intervals (difference, low, high); those that leave out 0 stand out."""
+    figure = _figure(7.2, 0.9 + 0.32 * len(values))
+    (axes,) = _row(figure, 1)
+    for place, (difference, low, high) in enumerate(values.values()):
+        colour = MUTED if low <= 0 <= high else BLUE if difference > 0 else ORANGE
+        axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
+        axes.plot(difference, place, "o", color=colour, markersize=6)
+    axes.axvline(0, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+    axes.set_yticks(range(len(values)), list(values), color=INK)
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.grid(axis="x", color=FAINT, linewidth=0.5, alpha=0.6)
+    axes.set_title(title, color=INK, fontsize=11, loc="left", pad=8)
+    return figure
+
+
 def svg(figure: Figure) -> bytes:
     """The figure as SVG: the same bytes for the same figure, text as paths, no background, light and dark.
 
