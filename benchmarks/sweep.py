@@ -22,7 +22,8 @@ from carl.config import CarlConfig
 from carl.data import load_corpus
 from carl.evaluation.valence_arousal import score
 from carl.trainer import labels_of, read_metrics
-from carl.training import TrainingData, train
+from carl.training import train
+from carl.training_data import TrainingData
 
 RECIPE = Path("recipes/emobank-minilm.yaml")
 RESULTS = Path("benchmarks/results/sweep.jsonl")
@@ -74,7 +75,9 @@ def without_test() -> TrainingData:
     order = np.random.default_rng(0).permutation(len(train_rows))
     held, kept = (train_rows.select(sorted(part)) for part in (order[:HELD_OUT], order[HELD_OUT:]))
     splits = {"train": kept, "dev": concatenate_datasets([corpus.splits["dev"], held]), "test": test}
-    return TrainingData([dataclasses.replace(corpus, splits=splits)], kept, [1.0] * len(kept))
+    return TrainingData(
+        [dataclasses.replace(corpus, splits=splits)], kept, [1.0] * len(kept), {"emobank": corpus.files}
+    )
 
 
 def both(scores: dict[str, float], prefix: str = "") -> list[float]:

@@ -148,8 +148,8 @@ def _train(config: "CarlConfig", *, resume: bool, overwrite: bool) -> "AffectEnc
 
     from carl.progress import TrainingProgress
     from carl.run_report import write_run_report
-    from carl.training import load_training_data
     from carl.training import train as run
+    from carl.training_data import load_training_data
 
     quiet_libraries()
     progress = TrainingProgress(err)
@@ -184,7 +184,7 @@ def evaluate(
 
     from carl.evaluation.valence_arousal import score_corpora
     from carl.trainer import labels_of
-    from carl.training import load_evaluation_data
+    from carl.training_data import load_evaluation_data
 
     if split not in ("train", "dev", "test"):
         raise UsageError(f"--split is {split!r}; choose train, dev or test")
@@ -336,7 +336,7 @@ def demo(
     """Train on freely fetched ratings, compare with a lexicon and with the untouched backbone, write a report."""
     from carl.config import CarlConfig
     from carl.demo import SENTENCES, compare, write_demo_report
-    from carl.training import load_training_data
+    from carl.training_data import load_training_data
 
     settings = CarlConfig.from_yaml(config)
     folder = Path(settings.output)

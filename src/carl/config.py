@@ -40,6 +40,11 @@ class CarlConfig:
     skip_bad_rows: bool = False
     """Leave out, count and list the bad rows of own tables instead of stopping at the first."""
 
+    teacher: str | None = None
+    """Folder of a trained model whose predictions stand in wherever a rating is missing."""
+    unlabelled: list[str] = field(default_factory=list)
+    """Texts for the teacher to rate: training texts of corpora and tasks, or own files; ``name=0.5`` as above."""
+
     backbone: str = "minilm"
     """``minilm`` (embedded), or the name or path of a Hugging Face or sentence-transformers encoder."""
     max_length: int | None = None
@@ -162,6 +167,10 @@ class CarlConfig:
         if self.scale is not None:
             self._require(
                 "scale", len(self.scale) == 2 and self.scale[0] < self.scale[1], "two numbers, low and high"
+            )
+        if self.unlabelled and self.teacher is None:
+            raise UsageError(
+                "unlabelled texts need a teacher to rate them: give the folder of a trained model"
             )
         if self.mccl_weight == 0 and self.ptd_weight == 0 and self.regression_weight == 0:
             raise UsageError(

@@ -12,7 +12,7 @@ from carl.evaluation.valence_arousal import RidgeProbe, pearson, vader_score
 from carl.model import AffectEncoder
 from carl.run_report import write_run_report
 from carl.trainer import labels_of
-from carl.training import TrainingData
+from carl.training_data import TrainingData
 
 VADER = "VADER's rule score"
 RIDGE = "untouched backbone + ridge"

@@ -9,7 +9,7 @@ from carl.evaluation.report import ExplainedSentence, Table, write_report
 from carl.evaluation.valence_arousal import score
 from carl.model import AffectEncoder
 from carl.trainer import labels_of, read_metrics
-from carl.training import TrainingData
+from carl.training_data import TrainingData
 
 #: Sentences of our own that every report explains: plain, negated, mixed, ironic, with emoji.
 EXAMPLES = (

@@ -13,7 +13,6 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from datasets import Dataset, concatenate_datasets
 from safetensors.torch import save_file
 from transformers import TrainerCallback, set_seed
 
@@ -29,8 +27,7 @@ from carl import checkpoint as ckpt
 from carl.affect import label_statistics
 from carl.backbone import load_backbone, load_masked_lm
 from carl.config import CarlConfig
-from carl.data import Corpus, load_corpus
-from carl.data.splits import normalise
+from carl.distillation import teach, teacher_files
 from carl.errors import CarlError, Interrupted, UsageError
 from carl.evaluation.valence_arousal import RidgeProbe, score
 from carl.losses.carl import CarlObjective
@@ -47,109 +44,9 @@ from carl.trainer import (
     token_lengths,
     training_arguments,
 )
+from carl.training_data import TrainingData, load_training_data
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The corpora of a run, joined.
-
-    Attributes:
-        corpora: as loaded.
-        train: rows of all corpora, columns ``text`` and ``label``.
-        weights: (n,) draws per row and epoch.
-    """
-
-    corpora: list[Corpus]
-    train: Dataset
-    weights: list[float]
-
-    @property
-    def dev(self) -> dict[str, Dataset]:
-        """The dev split of each corpus."""
-        return {corpus.name: corpus.splits["dev"] for corpus in self.corpora}
-
-
-def load_training_data(config: CarlConfig) -> TrainingData:
-    """Load the corpora of ``config.data``, each with its weight.
-
-    Raises:
-        UsageError, CarlError: see ``carl.data.load_corpus``; also if a split that is needed is empty.
-    """
-    weight_of, corpora = [], []
-    for entry in config.data:
-        name, weight = split_weight(entry)
-        corpus = load_corpus(name, **table_options(config, name))
-        for split in ("train", "dev"):
-            if len(corpus.splits[split]) == 0:
-                raise CarlError(f"{name}: its {split} split is empty; there is too little data to train on")
-        weight_of.append(weight)
-        corpora.append(corpus)
-    # Each corpus keeps its own splits apart; a text of one may still stand in another's dev or test.
-    held_out = {
-        normalise(t) for c in corpora for split in ("dev", "test") for t in c.splits[split]["text"][:]
-    }
-    train, weights = [], []
-    for index, weight in enumerate(weight_of):
-        rows = corpora[index].splits["train"]
-        kept = [i for i, text in enumerate(rows["text"][:]) if normalise(text) not in held_out]
-        if len(kept) < len(rows):
-            note = f"left out {len(rows) - len(kept)} training rows whose text stands in another corpus' dev or test"
-            corpora[index] = dataclasses.replace(corpora[index], notes=(*corpora[index].notes, note))
-        train.append(rows.select(kept))
-        weights += [weight] * len(kept)
-    return TrainingData(corpora, concatenate_datasets(train), weights)
-
-
-def load_evaluation_data(
-    entries: Sequence[str], split: str, options: dict[str, Any], say: Callable[[str], None]
-) -> dict[str, Dataset]:
-    """One split of each corpus or own table (read with ``options``, see ``load_corpus``), by name.
-
-    Raises:
-        UsageError, CarlError: see ``carl.data.load_corpus``; also if a split is empty.
-    """
-    datasets = {}
-    for name in entries:
-        corpus = load_corpus(name, **(options if Path(name).suffix else {}))
-        for note in corpus.notes:
-            say(f"{name}: {note}")
-        if len(corpus.splits[split]) == 0:
-            raise CarlError(f"{name}: its {split} split is empty; choose another --split")
-        datasets[name] = corpus.splits[split]
-    return datasets
-
-
-def split_weight(entry: str) -> tuple[str, float]:
-    """``name=0.5`` -> (name, 0.5); a bare name weighs 1.
-
-    Raises:
-        UsageError: if the weight is not a number above 0.
-    """
-    name, separator, number = entry.rpartition("=")
-    if not separator:
-        return entry, 1.0
-    try:
-        weight = float(number)
-    except ValueError:
-        return entry, 1.0  # a file name with a "=" in it
-    if not 0 < weight < float("inf"):
-        raise UsageError(f"data {entry!r}: the weight must be above 0")
-    return name, weight
-
-
-def table_options(config: CarlConfig, name: str) -> dict[str, Any]:
-    """The options of ``load_corpus`` for an own table; known corpora take none."""
-    if not Path(name).suffix:
-        return {}
-    return {
-        "text": config.text,
-        "valence": config.valence,
-        "arousal": config.arousal,
-        "scale": None if config.scale is None else (config.scale[0], config.scale[1]),
-        "skip_bad_rows": config.skip_bad_rows,
-    }
 
 
 def prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
@@ -206,8 +103,9 @@ def train(
     if process.is_main_process:
         prepare_folder(folder, resume=resume, overwrite=overwrite)
     data = data or load_training_data(config)
-    for note in (f"{corpus.name}: {note}" for corpus in data.corpora for note in corpus.notes):
-        say(note)
+    for name, notes in data.notes.items():
+        for note in notes:
+            say(f"{name}: {note}")
     set_seed(config.seed)
     model = load_backbone(config.backbone)
     if torch.cuda.is_available():
@@ -229,6 +127,8 @@ def train(
     process.wait_for_everyone()
     set_seed(config.seed)  # again: measuring the precision has drawn numbers
     statistics = label_statistics(torch.from_numpy(labels_of(data.train)), config.bins)
+    if config.teacher is not None:
+        data = teach(data, config.teacher, folder / "teacher.safetensors", say)
     generator = (
         load_masked_lm(config.backbone, model) if config.ptd_weight > 0 and config.strategy == "mlm" else None
     )
@@ -313,12 +213,12 @@ def _facts(config: CarlConfig, data: TrainingData, model: Any) -> dict[str, Any]
             "python": platform.python_version(),
             **{p: importlib.metadata.version(p) for p in packages},
         },
-        "data": {c.name: c.files for c in data.corpora},
+        "data": data.files | ({} if config.teacher is None else {"teacher": teacher_files(config.teacher)}),
         "train_rows": len(data.train),
         "held_out_rows": {
             c.name: {name: len(c.splits[name]) for name in ("dev", "test")} for c in data.corpora
         },
-        "notes": {c.name: list(c.notes) for c in data.corpora},
+        "notes": data.notes,
         "truncated": 0 if limit is None else sum(length > limit for length in lengths),
         "read_tokens": limit,
     }

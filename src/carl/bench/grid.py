@@ -24,7 +24,8 @@ from carl.errors import UsageError
 from carl.evaluation.valence_arousal import RidgeProbe
 from carl.model import AffectEncoder
 from carl.trainer import labels_of
-from carl.training import TrainingData, load_training_data, resolve_resume, train
+from carl.training import resolve_resume, train
+from carl.training_data import TrainingData, load_training_data
 
 PACKAGES = ("carl-affect", "torch", "transformers", "sentence-transformers", "scikit-learn", "numpy")
 Say = Callable[[str], None]
