@@ -15,6 +15,7 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForMaskedLM
 
+from carl.emoji import spell_out_emoji
 from carl.errors import CarlError, UsageError
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -29,7 +30,8 @@ def load_backbone(name: str) -> SentenceTransformer:
     """Load an encoder as a sentence-transformers pipeline that ends in one vector per sentence.
 
     Args:
-        name: ``minilm``, a folder, or a Hugging Face model name. A plain encoder gets mean pooling.
+        name: ``minilm``, a folder, or a Hugging Face model name. A plain encoder gets mean pooling; one whose
+            vocabulary has no emoji gets those that carry affect spelt out by name.
 
     Raises:
         UsageError: no such backbone.
@@ -48,6 +50,7 @@ def load_backbone(name: str) -> SentenceTransformer:
         raise UsageError(f"backbone {name!r} is not a transformer encoder ({type(model[0]).__name__})")
     model[0].unpad_inputs = False  # token masks need padded batches
     model.float()
+    spell_out_emoji(model)
     return model
 
 

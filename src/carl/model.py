@@ -210,12 +210,17 @@ class AffectEncoder:
             blanked = {**features, "input_ids": torch.where(movable, blank, features["input_ids"])}
             baseline = self._scores(blanked)[0].tolist()
         valence, arousal = (float(score) for score in self.predict(text))
+        spans: dict[
+            tuple[int, int], Tensor
+        ] = {}  # an emoji's several tokens have one span and are one to the reader
+        for (start, end), contribution, counts in zip(
+            offsets, contributions.cpu(), movable[0].tolist(), strict=True
+        ):
+            if counts and end > start:
+                spans[start, end] = spans.get((start, end), 0) + contribution
         tokens = tuple(
             TokenSaliency(text[start:end], start, end, float(contribution[0]), float(contribution[1]))
-            for (start, end), contribution, counts in zip(
-                offsets, contributions.cpu(), movable[0].tolist(), strict=True
-            )
-            if counts and end > start
+            for (start, end), contribution in spans.items()
         )
         truncated = self.count_truncated([text]) > 0
         return Explanation(text, valence, arousal, tokens, (baseline[0], baseline[1]), truncated)
