@@ -28,7 +28,7 @@ class LengthBatchSampler(DefaultBatchSampler):
         batch_size: int,
         seed: int,
         world_size: int = 1,
-        window: int = 32,
+        window: int = 48,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.weights = np.asarray(weights, dtype=np.float64)
