@@ -2,6 +2,7 @@ import errno
 import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,3 +185,13 @@ def test_lost_tokens_hand_their_share_to_the_text_between():
     ]
     assert align("cut off here", "cut") == [("cut", 1)]
     assert align("", "x") == []
+
+
+def test_only_wide_pictures_are_scrolled_on_a_phone(tmp_path: Path) -> None:
+    drawn = b'<svg viewBox="0 0 %d 300" xmlns="http://www.w3.org/2000/svg"></svg>'
+    write_report(
+        tmp_path / "r.html", title="t", summary="", figures=[("wide", drawn % 600), ("square", drawn % 330)]
+    )
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count('<img class="wide"') == 1
+    assert page.count("<img ") == 2

@@ -158,8 +158,11 @@ def _figure(caption: str, image: bytes) -> str:
     # As an image of its own, not inline: ids inside one SVG cannot clash with those of another.
     source = f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
     text = escape(caption)
+    # On a phone a picture of several panels is scrolled rather than shrunk beyond reading.
+    box = re.search(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', image[:4096])
+    wide = ' class="wide"' if box and float(box[1]) > 1.3 * float(box[2]) else ""
     return (
-        f'<figure>\n<div class="scroll"><img src="{source}" alt="{text}"></div>\n'
+        f'<figure>\n<div class="scroll"><img{wide} src="{source}" alt="{text}"></div>\n'
         f"<figcaption>{text}</figcaption>\n</figure>"
     )
 
