@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from carl.data.tasks import Task
 from carl.errors import CarlError
+from carl.evaluation.statistics import macro_f1
 
 Encode = Callable[[list[str]], npt.ArrayLike]
 Features = npt.NDArray[np.floating]
@@ -41,7 +42,7 @@ class TransferScore:
     accuracy: float
     """Share of the n test items that are right, in [0, 1]; with folds, over the items of all of them."""
     macro_f1: float
-    """Mean F1 of the classes that occur among the test items, in [0, 1]."""
+    """Mean F1 of the classes that are met or predicted, in [0, 1]."""
     chosen_c: tuple[float, ...]
     """One per fold, or a single one."""
     predicted: Labels
@@ -95,13 +96,6 @@ def score_task(task: Task, embeddings: Encode | Mapping[str, npt.ArrayLike], see
         counter.fits,
         counter.not_converged,
     )
-
-
-def macro_f1(predicted: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Mean over the classes in `labels` (n,) of 2 TP / (2 TP + FP + FN), in [0, 1]; NaN without items."""
-    p, y = np.asarray(predicted), np.asarray(labels)
-    scores = [2 * ((p == c) & (y == c)).sum() / ((p == c).sum() + (y == c).sum()) for c in np.unique(y)]
-    return float(np.mean(scores)) if scores else float("nan")
 
 
 @dataclass
