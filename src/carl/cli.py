@@ -182,7 +182,7 @@ def evaluate(
     """Score a model against human ratings: Pearson r with its 95 % bootstrap interval, CCC and MAE."""
     import dataclasses
 
-    from carl.evaluation.valence_arousal import score_corpora
+    from carl.evaluation.agreement import score_corpora
     from carl.trainer import labels_of
     from carl.training_data import load_evaluation_data
 

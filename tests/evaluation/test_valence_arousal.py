@@ -10,7 +10,6 @@ from carl.errors import CarlError
 from carl.evaluation.valence_arousal import (
     ALPHAS,
     RidgeProbe,
-    bootstrap_interval,
     concordance,
     mean_absolute_error,
     pearson,
@@ -104,17 +103,6 @@ def test_score_names_and_leaves_out_the_unrated():
     assert set(one) == {"valence_r", "valence_ccc", "valence_mae", "mean_r"}
     assert one["mean_r"] == one["valence_r"]
     assert score([[0.1, 0.2]], [[NAN, NAN]]) == {}
-
-
-def test_bootstrap_interval_holds_the_statistic_and_repeats():
-    x, y = noisy_pair()
-    low, high = bootstrap_interval(x, y, pearson, n=300)
-    assert low < pearson(x, y) < high
-    assert bootstrap_interval(x, y, pearson, n=300) == (low, high)
-    narrow = bootstrap_interval(*noisy_pair(n=5000), pearson, n=300)
-    assert narrow[1] - narrow[0] < (high - low) / 2
-    assert all(math.isnan(end) for end in bootstrap_interval([0.1], [NAN], pearson))
-    assert all(math.isnan(end) for end in bootstrap_interval([0.1], [0.2], pearson))
 
 
 def test_probe_recovers_a_planted_map():

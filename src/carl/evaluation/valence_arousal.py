@@ -3,7 +3,7 @@
 Ratings live on [-1, 1] and are NaN where nobody rated. Arrays of both dimensions hold valence, then arousal.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ def pearson(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> float:
     Items with a NaN rating are dropped; a NaN prediction makes the result NaN.
     NaN, too, with fewer than two rated items, or where either side is constant.
     """
-    x, y = _rated_pairs(predicted, rated)
+    x, y = rated_pairs(predicted, rated)
     if _undefined(x, y):
         return float("nan")
     x, y = x - x.mean(), y - y.mean()
@@ -41,7 +41,7 @@ def concordance(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> float:
     2 cov(x, y) / (var x + var y + (mean x - mean y)^2): correlation that also asks for the right scale and
     mean. NaN in the same cases as `pearson`. Source: Lin (1989), Biometrics 45(1), with n as the divisor.
     """
-    x, y = _rated_pairs(predicted, rated)
+    x, y = rated_pairs(predicted, rated)
     if _undefined(x, y):
         return float("nan")
     covariance = ((x - x.mean()) * (y - y.mean())).mean()
@@ -50,7 +50,7 @@ def concordance(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> float:
 
 def mean_absolute_error(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> float:
     """Mean of |prediction - rating| over the rated items of (n,) and (n,); NaN where none is rated."""
-    x, y = _rated_pairs(predicted, rated)
+    x, y = rated_pairs(predicted, rated)
     return float(np.abs(x - y).mean()) if x.size else float("nan")
 
 
@@ -76,31 +76,6 @@ def score(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> dict[str, float]:
     if present:
         scores["mean_r"] = float(np.mean([scores[f"{name}_r"] for _, name in present]))
     return scores
-
-
-def bootstrap_interval(
-    predicted: npt.ArrayLike,
-    rated: npt.ArrayLike,
-    statistic: Statistic,
-    n: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic of (items,) and (items,), by `n` resamples of rated items.
-
-    Returns (low, high) with `level` of the resamples between them. Resamples where the statistic is NaN do
-    not count; (NaN, NaN) means that none was left. Source: Efron & Tibshirani (1993), chapter 13.
-    """
-    x, y = _rated_pairs(predicted, rated)
-    if not x.size:
-        return float("nan"), float("nan")
-    draws = np.random.default_rng(seed).integers(len(x), size=(n, len(x)))
-    values = np.array([statistic(x[draw], y[draw]) for draw in draws])
-    values = values[~np.isnan(values)]
-    if not values.size:
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -173,7 +148,8 @@ def vader_score(texts: Sequence[str]) -> Array:
     return np.array([analyzer.polarity_scores(text)["compound"] for text in texts], dtype=np.float64)
 
 
-def _rated_pairs(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> tuple[Array, Array]:
+def rated_pairs(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> tuple[Array, Array]:
+    """Predictions (n,) and ratings (n,) of the items that are rated. Raises ValueError for other shapes."""
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(rated, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"need two 1-D arrays of one length, got shapes {x.shape} and {y.shape}")
@@ -206,44 +182,3 @@ def _ridge_path(x: Array, y: Array) -> tuple[Array, Array]:
     residuals = y - coefficients @ rotated.T  # (alphas, n)
     leverage = 1 / len(x) + shrink @ (rotated**2).T
     return coefficients @ vectors.T, ((residuals / (1 - leverage)) ** 2).mean(axis=1)
-
-
-@dataclass(frozen=True)
-class DimensionScore:
-    """How well one dimension of one corpus is predicted."""
-
-    corpus: str
-    dimension: str
-    rows: int
-    """Texts rated on this dimension."""
-    r: float
-    r_low: float
-    """95 % bootstrap interval of r over the texts."""
-    r_high: float
-    ccc: float
-    mae: float
-
-
-def score_corpora(
-    predict: Callable[[list[str]], npt.ArrayLike], corpora: Mapping[str, tuple[Sequence[str], npt.ArrayLike]]
-) -> list[DimensionScore]:
-    """Predict n texts of each corpus and compare with their ratings (n, 2); unrated dimensions are left out."""
-    scores = []
-    for corpus, (texts, labels) in corpora.items():
-        predicted, rated = _both_dimensions(predict(list(texts))), _both_dimensions(labels)
-        for d, name in enumerate(DIMENSIONS):
-            x, y = _rated_pairs(predicted[:, d], rated[:, d])
-            if len(y):
-                low, high = bootstrap_interval(x, y, pearson)
-                row = DimensionScore(
-                    corpus,
-                    name,
-                    len(y),
-                    pearson(x, y),
-                    low,
-                    high,
-                    concordance(x, y),
-                    mean_absolute_error(x, y),
-                )
-                scores.append(row)
-    return scores
