@@ -41,7 +41,10 @@ class CarlConfig:
     """Leave out, count and list the bad rows of own tables instead of stopping at the first."""
 
     teacher: str | None = None
-    """Folder of a trained model whose predictions stand in wherever a rating is missing."""
+    """Whose ratings stand in wherever one is missing: folder of a trained model, or a file of the ratings it gave
+    (``teacher.safetensors`` of an earlier run)."""
+    teacher_share: float = 0.0
+    """Share of a human rating for which the teacher's stands in too."""
     unlabelled: list[str] = field(default_factory=list)
     """Texts for the teacher to rate: training texts of corpora and tasks, or own files; ``name=0.5`` as above."""
 
@@ -160,6 +163,7 @@ class CarlConfig:
         self._require("max_length", self.max_length is None or self.max_length >= 3, "3 or more, or null")
         self._require("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
         self._require("soft_labels", 0 <= self.soft_labels < 1, "at least 0 and below 1")
+        self._require("teacher_share", 0 <= self.teacher_share < 1, "at least 0 and below 1")
         self._require("warmup", 0 <= self.warmup < 1, "at least 0 and below 1")
         self._require("seed", self.seed >= 0, "0 or more")
         self._require("ratio", 0 < self.ratio <= 1, "above 0 and at most 1")
@@ -168,9 +172,9 @@ class CarlConfig:
             self._require(
                 "scale", len(self.scale) == 2 and self.scale[0] < self.scale[1], "two numbers, low and high"
             )
-        if self.unlabelled and self.teacher is None:
+        if (self.unlabelled or self.teacher_share > 0) and self.teacher is None:
             raise UsageError(
-                "unlabelled texts need a teacher to rate them: give the folder of a trained model"
+                "unlabelled and teacher_share need a teacher: give the folder of a trained model"
             )
         if self.mccl_weight == 0 and self.ptd_weight == 0 and self.regression_weight == 0:
             raise UsageError(

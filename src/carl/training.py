@@ -128,7 +128,8 @@ def train(
     set_seed(config.seed)  # again: measuring the precision has drawn numbers
     statistics = label_statistics(torch.from_numpy(labels_of(data.train)), config.bins)
     if config.teacher is not None:
-        data = teach(data, config.teacher, folder / "teacher.safetensors", say)
+        cache = folder / "teacher.safetensors"
+        data = teach(data, config.teacher, cache, say, share=config.teacher_share, precision=precision)
     generator = (
         load_masked_lm(config.backbone, model) if config.ptd_weight > 0 and config.strategy == "mlm" else None
     )

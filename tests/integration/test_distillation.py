@@ -11,7 +11,7 @@ import pytest
 
 from carl import AffectEncoder, CarlError, UsageError
 from carl.config import CarlConfig
-from carl.distillation import teach
+from carl.distillation import read_ratings, teach, write_ratings
 from carl.trainer import labels_of
 from carl.training import train
 from carl.training_data import load_training_data
@@ -77,20 +77,65 @@ def test_the_teacher_fills_in_what_is_missing_and_nothing_else(config: CarlConfi
     expected = AffectEncoder.from_pretrained(str(config.teacher)).predict(taught.train["text"][:])
     np.testing.assert_allclose(after[missing], expected[missing], atol=1e-5)
     assert taught.train.features == data.train.features
-    assert "texts read" in said[-1]
+    assert "texts rated" in said[-1]
 
 
-def test_the_teacher_is_asked_once(
+def test_the_teacher_may_share_in_the_ratings_that_are_there(config: CarlConfig, tmp_path: Path) -> None:
+    data = load_training_data(config)
+    before = labels_of(data.train)
+    taught = teach(data, str(config.teacher), tmp_path / "cache.safetensors", print, share=0.25)
+    rated = AffectEncoder.from_pretrained(str(config.teacher)).predict(taught.train["text"][:])
+    expected = np.where(np.isnan(before), rated, 0.75 * before + 0.25 * rated)
+    np.testing.assert_allclose(labels_of(taught.train), expected, atol=1e-5)
+
+
+def test_the_teacher_reads_each_text_once_even_if_it_is_stopped_on_the_way(
     config: CarlConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, cache = load_training_data(config), tmp_path / "cache.safetensors"
-    first = teach(data, str(config.teacher), cache, print)
-    monkeypatch.setattr("carl.distillation.AffectEncoder", None)
-    again = teach(data, str(config.teacher), cache, print)
-    np.testing.assert_array_equal(labels_of(first.train), labels_of(again.train))
-    fewer = dataclasses.replace(data, train=data.train.select(range(len(data.train) - 1)))
-    with pytest.raises(CarlError, match="other rows"):
-        teach(fewer, str(config.teacher), cache, print)
+    whole = teach(data, str(config.teacher), tmp_path / "whole.safetensors", print)
+    read: list[str] = []
+
+    class Counted(AffectEncoder):
+        def predict(self, texts: list[str], **options: object) -> np.ndarray:
+            if len(read) > 20:
+                raise KeyboardInterrupt
+            read.extend(texts)
+            return super().predict(texts, **options)
+
+    monkeypatch.setattr("carl.distillation.CHUNK", 8)
+    monkeypatch.setattr("carl.distillation.AffectEncoder", Counted)
+    with pytest.raises(KeyboardInterrupt):
+        teach(data, str(config.teacher), cache, print)
+    assert len(read) == 24
+    before, read[:] = set(read), []
+    monkeypatch.setattr("carl.distillation.CHUNK", 1000)
+    resumed = teach(data, str(config.teacher), cache, print)
+    assert read
+    assert not before & set(read)
+    np.testing.assert_allclose(labels_of(resumed.train), labels_of(whole.train), atol=1e-6)
+    read.clear()
+    teach(data, str(config.teacher), cache, print)
+    assert not read
+
+
+def test_a_file_of_ratings_is_a_teacher_too(config: CarlConfig, tmp_path: Path) -> None:
+    data, cache = load_training_data(config), tmp_path / "ratings.safetensors"
+    asked = teach(data, str(config.teacher), cache, print)
+    fewer = dataclasses.replace(data, train=data.train.select(reversed(range(5, len(data.train)))))
+    again = teach(fewer, str(cache), tmp_path / "unused", print)
+    np.testing.assert_array_equal(labels_of(again.train), labels_of(asked.train)[:4:-1])
+    assert not (tmp_path / "unused").exists()
+    content = cache.read_bytes()
+    assert not any(text.encode() in content for text in NEW)
+
+    ratings = read_ratings(cache)
+    write_ratings(cache, dict(list(ratings.items())[1:]))
+    with pytest.raises(CarlError, match=r"no rating for 1 of the \d+ texts"):
+        teach(data, str(cache), tmp_path / "unused", print)
+    cache.write_bytes(content[:-3])
+    with pytest.raises(CarlError, match="damaged"):
+        teach(data, str(cache), tmp_path / "unused", print)
 
 
 def test_a_run_with_a_teacher(config: CarlConfig) -> None:
@@ -103,6 +148,8 @@ def test_a_run_with_a_teacher(config: CarlConfig) -> None:
 def test_mistakes(config: CarlConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="need a teacher"):
         CarlConfig(unlabelled=["goemotions"])
+    with pytest.raises(UsageError, match="need a teacher"):
+        CarlConfig(teacher_share=0.5)
     config.teacher = str(tmp_path / "nowhere")
     with pytest.raises(CarlError, match=r"nowhere.*model trained with"):
         train(config)
