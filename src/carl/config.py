@@ -13,7 +13,7 @@ import yaml
 
 from carl.errors import UsageError
 
-KERNELS = ("gaussian", "sphere", "rank", "binned", "identity")
+KERNELS = ("gaussian", "sphere", "rank", "binned")
 KEYS = ("target", "online")
 STRATEGIES = ("hotflip", "mlm", "embedding", "random")
 POSITIONS = ("saliency", "random")
@@ -57,7 +57,10 @@ class CarlConfig:
     mccl_weight: float = 1.0
     """Weight of MCCL; 0 leaves it out (with ``ptd_weight: 0``: plain regression fine-tuning)."""
     kernel: str = "gaussian"
-    """Label affinity: gaussian, sphere, rank or binned; or identity: its own key, no labels (SimCSE)."""
+    """Label affinity: gaussian, sphere, rank or binned."""
+    instance_share: float = 0.0
+    """Share of MCCL that goes to telling each text from all others, whatever the labels (MoCo, SimCSE): keeps what a
+    pair of ratings does not say. 1 leaves the labels out."""
     sigma: float = 1.0
     """Width of the gaussian kernel, in SD of the training labels."""
     kappa: float = 30.0
@@ -163,6 +166,7 @@ class CarlConfig:
         self._require("max_length", self.max_length is None or self.max_length >= 3, "3 or more, or null")
         self._require("momentum", 0 <= self.momentum < 1, "at least 0 and below 1")
         self._require("soft_labels", 0 <= self.soft_labels < 1, "at least 0 and below 1")
+        self._require("instance_share", 0 <= self.instance_share <= 1, "from 0 to 1")
         self._require("teacher_share", 0 <= self.teacher_share < 1, "at least 0 and below 1")
         self._require("warmup", 0 <= self.warmup < 1, "at least 0 and below 1")
         self._require("seed", self.seed >= 0, "0 or more")

@@ -30,7 +30,6 @@ Tokenise = Callable[..., dict[str, Tensor]]
 NAN = math.nan
 LABELS = torch.tensor([[0.8, 0.5], [-0.7, 0.6], [0.0, -0.4], [-0.1, 0.1], [0.6, NAN], [NAN, 0.7]])
 STATISTICS = label_statistics(LABELS, 3)
-LABEL_KERNELS = [kernel for kernel in KERNELS if kernel != "identity"]
 SMALL = {"queue_size": 16, "projection_dim": 12, "pool_size": 64, "bins": 3}
 
 
@@ -53,7 +52,7 @@ def in_target(name: str) -> bool:
     return name.startswith("target.")
 
 
-@pytest.mark.parametrize("kernel", LABEL_KERNELS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_sentence_pass_equals_its_parts(
     kernel: str, tiny_model: SentenceTransformer, tokenise: Tokenise
 ) -> None:
@@ -94,11 +93,11 @@ def test_sentence_pass_equals_its_parts(
     assert set(features) == {"input_ids", "attention_mask", "token_type_ids"}, "the batch is left as it was"
 
 
-def test_identity_kernel_is_instance_discrimination(
+def test_instance_discrimination_leaves_the_labels_out(
     tiny_model: SentenceTransformer, tokenise: Tokenise
 ) -> None:
     """SimCSE eq. 1, MoCo eq. 1: cross-entropy towards a sentence's own key, whatever the labels."""
-    objective = objective_for(tiny_model, kernel="identity", temperature=0.3)
+    objective = objective_for(tiny_model, instance_share=1.0, temperature=0.3)
     objective.queue.enqueue(torch.nn.functional.normalize(torch.randn(9, 12), dim=-1), torch.rand(9, 2))
     first = objective.sentence_pass(tokenise(tiny_model), torch.full((6, 2), NAN))
     keys = torch.cat([first.keys, objective.queue.contents()[0]])
@@ -107,10 +106,24 @@ def test_identity_kernel_is_instance_discrimination(
     torch.testing.assert_close(first.losses["mccl"].detach(), expected.detach())
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_labels_and_instances_share_mccl(
+    kernel: str, tiny_model: SentenceTransformer, tokenise: Tokenise
+) -> None:
+    features, parts = tokenise(tiny_model), {}
+    for share in (0.0, 0.3, 1.0):
+        torch.manual_seed(0)
+        objective = objective_for(tiny_model, kernel=kernel, instance_share=share)
+        objective.queue.enqueue(torch.nn.functional.normalize(torch.randn(9, 12), dim=-1), torch.rand(9, 2))
+        parts[share] = objective.sentence_pass(features, LABELS.clone()).losses["mccl"].detach()
+    assert parts[0.0] != parts[1.0]
+    torch.testing.assert_close(parts[0.3], 0.7 * parts[0.0] + 0.3 * parts[1.0])
+
+
 def test_online_keys_are_a_second_dropout_view_with_gradient(
     tiny_model: SentenceTransformer, tokenise: Tokenise
 ) -> None:
-    objective = objective_for(tiny_model, kernel="identity", keys="online", queue_size=0, ptd_weight=0)
+    objective = objective_for(tiny_model, instance_share=1.0, keys="online", queue_size=0, ptd_weight=0)
     assert not any(name.startswith("target") for name in objective.state_dict())
     assert objective.outcome == (tiny_model, objective.head)
     features = tokenise(tiny_model)
@@ -144,7 +157,7 @@ def test_ccc_regression(tiny_model: SentenceTransformer, tokenise: Tokenise) -> 
     )
 
 
-@pytest.mark.parametrize("kernel", LABEL_KERNELS)
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_losses_under_autocast_are_those_of_fp32(
     kernel: str, tiny_model: SentenceTransformer, tokenise: Tokenise
 ) -> None:
@@ -285,7 +298,7 @@ def test_beta_scales_what_reaches_the_encoder_and_not_the_head(
         torch.testing.assert_close(reached[0.0][1][name], whole)
 
 
-@pytest.mark.parametrize("kernel", LABEL_KERNELS)
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("regression_loss", ["mse", "ccc"])
 def test_a_batch_without_ratings_moves_nothing(
     kernel: str, regression_loss: str, tiny_model: SentenceTransformer, tokenise: Tokenise

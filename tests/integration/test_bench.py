@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from carl.bench import grid, report, suites
 from carl.bench.cells import Cell, append_cell, pack, read_cells, unpack
@@ -185,6 +186,8 @@ def test_each_text_is_encoded_once() -> None:
     seen: list[str] = []
 
     class Counting:
+        device = torch.device("cpu")
+
         def encode(self, texts: list[str], **_: object) -> np.ndarray:
             seen.extend(texts)
             return np.array([[float(len(text))] for text in texts])

@@ -23,6 +23,7 @@ from carl.config import CarlConfig
 from carl.errors import UsageError
 from carl.evaluation.valence_arousal import RidgeProbe
 from carl.model import AffectEncoder
+from carl.precision import choose_precision
 from carl.trainer import labels_of
 from carl.training import resolve_resume, train
 from carl.training_data import TrainingData, load_training_data
@@ -106,7 +107,8 @@ def run_job(job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say) -
     encoder, heads, seconds = (
         _untouched(config, data) if job.method.changes is None else _trained(config, say)
     )
-    embed = Embedder(encoder)
+    precision, _ = choose_precision(recipe.precision, encoder)
+    embed = Embedder(encoder, precision)
     for suite in job.suites:
         started = time.perf_counter()
         say(f"{job.method.name}, seed {job.seed}: {suite}")
@@ -124,7 +126,7 @@ def run_job(job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say) -
                 "python": platform.python_version(),
                 **{p: importlib.metadata.version(p) for p in PACKAGES},
             },
-            device=_device(),
+            device=f"{_device()}, {precision}",
             seconds={"train": seconds, "measure": round(time.perf_counter() - started, 1)},
             notes=found.notes,
         )

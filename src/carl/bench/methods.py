@@ -45,7 +45,7 @@ METHODS = (
         "supcon", "SupCon, binned labels", "other", 5, {**_IN_BATCH, "kernel": "binned", "temperature": 0.1}
     ),
     Method("ccc", "CCC fine-tuning", "other", 3, {**_REGRESSION, "regression_loss": "ccc"}),
-    Method("simcse", "SimCSE", "other", 3, {**_IN_BATCH, "kernel": "identity", "temperature": 0.05}),
+    Method("simcse", "SimCSE", "other", 3, {**_IN_BATCH, "instance_share": 1.0, "temperature": 0.05}),
     Method("y-aware", "y-aware InfoNCE", "other", 3, _IN_BATCH),
     Method("rank-n-contrast", "Rank-N-Contrast", "other", 3, {**_IN_BATCH, "kernel": "rank"}),
     Method(
@@ -55,7 +55,7 @@ METHODS = (
         3,
         {
             **_IN_BATCH,
-            "kernel": "identity",
+            "instance_share": 1.0,
             "temperature": 0.05,
             "ptd_weight": 0.1,
             "positions": "random",

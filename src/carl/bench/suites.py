@@ -14,6 +14,7 @@ from carl.evaluation.geometry import describe_geometry
 from carl.evaluation.polarity import load_pairs, triplet_accuracy, valence_order_accuracy
 from carl.evaluation.transfer import score_task
 from carl.evaluation.valence_arousal import DIMENSIONS, STATISTICS, RidgeProbe
+from carl.precision import autocast
 from carl.trainer import labels_of
 
 Predict = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -23,17 +24,23 @@ VADER_PARTS = ("vader-tweets", "vader-nyt", "vader-amazon", "vader-movie")
 
 
 class Embedder:
-    """Embeddings of texts, each different text encoded once whatever suites ask for it."""
+    """Embeddings of texts, each different text encoded once whatever suites ask for it.
 
-    def __init__(self, encoder: SentenceTransformer, batch_size: int = 64) -> None:
-        self._encoder, self._batch_size = encoder, batch_size
+    Args:
+        encoder: whose.
+        precision: ``fp32`` or ``bf16``; the same for all methods that are compared.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, precision: str = "fp32") -> None:
+        self._encoder, self._precision = encoder, precision
         self._known: dict[str, npt.NDArray[np.float32]] = {}
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """(n, d) of n texts."""
         new = list(dict.fromkeys(text for text in texts if text not in self._known))
         if new:
-            vectors = self._encoder.encode(new, batch_size=self._batch_size, show_progress_bar=False)
+            with autocast(self._precision, self._encoder.device):
+                vectors = self._encoder.encode(new, batch_size=64, show_progress_bar=False)
             self._known.update(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
         return np.stack([self._known[text] for text in texts])
 

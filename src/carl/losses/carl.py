@@ -21,7 +21,7 @@ from carl.backbone import MaskedLM, is_normalised, replaceable_tokens, special_t
 from carl.config import CarlConfig
 from carl.distributed import first_row, gather_rows
 from carl.heads import Projector, TokenDetectionHead, ValenceArousalHead, encoder_gradient_scale
-from carl.losses.mccl import rank_n_contrast, weighted_info_nce
+from carl.losses.mccl import instance_discrimination, rank_n_contrast, weighted_info_nce
 from carl.losses.ptd import perturbed_token_detection
 from carl.losses.regression import concordance_loss, mean_squared_error
 from carl.momentum import KeyQueue, update_target
@@ -170,6 +170,17 @@ class CarlObjective(nn.Module):
         queued_keys, queued_labels = self.queue.contents()
         keys = torch.cat([keys, queued_keys])
         key_labels = torch.cat([key_labels, queued_labels])
+        loss: Tensor = queries.new_zeros(())
+        if config.instance_share < 1:
+            loss = (1 - config.instance_share) * self._by_labels(queries, labels, keys, key_labels)
+        if config.instance_share > 0:
+            own = torch.arange(len(queries), device=queries.device) + first_row(queries)
+            alone = instance_discrimination(queries, keys, own, config.temperature)
+            loss = loss + config.instance_share * alone
+        return loss
+
+    def _by_labels(self, queries: Tensor, labels: Tensor, keys: Tensor, key_labels: Tensor) -> Tensor:
+        config = self.config
         if config.kernel == "rank":
             distance = squared_distance(labels / self.label_std, key_labels / self.label_std)
             return rank_n_contrast(queries, keys, distance, config.temperature)
@@ -177,9 +188,6 @@ class CarlObjective(nn.Module):
             affinity = gaussian_affinity(labels, key_labels, self.label_std, config.sigma)
         elif config.kernel == "sphere":
             affinity = sphere_affinity(labels, key_labels, config.kappa)
-        elif config.kernel == "identity":
-            affinity = torch.zeros(len(queries), len(keys), device=queries.device)
-            affinity.diagonal(first_row(queries)).fill_(1.0)
         else:
             affinity = binned_affinity(labels, key_labels, self.label_edges)
         return weighted_info_nce(queries, keys, affinity, config.temperature)

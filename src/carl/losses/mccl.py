@@ -1,6 +1,7 @@
 """Momentum continuous contrastive learning: cross-entropy between label affinity and embedding similarity."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -48,6 +49,19 @@ def rank_n_contrast(queries: Tensor, keys: Tensor, distance: Tensor, temperature
     count = comparable.sum(dim=1)
     per_query = per_pair.masked_fill(~comparable, 0.0).sum(dim=1) / count.clamp_min(1)
     return _mean_over(per_query, count > 0)
+
+
+def instance_discrimination(queries: Tensor, keys: Tensor, own: Tensor, temperature: float) -> Tensor:
+    """-(1/B) sum_i log softmax_j(q_i . k_j / tau) at j = own_i: InfoNCE (MoCo, eq. 1; SimCSE, eq. 1).
+
+    Args:
+        queries: (b, d) L2-normalised.
+        keys: (n, d) L2-normalised.
+        own: (b,) row of each query's own key.
+        temperature: tau > 0.
+    """
+    loss: Tensor = F.cross_entropy(queries @ keys.T / temperature, own)
+    return loss
 
 
 def _mean_over(values: Tensor, counted: Tensor) -> Tensor:
