@@ -25,7 +25,7 @@ from carl.trainer import labels_of, read_metrics
 from carl.training import train
 from carl.training_data import TrainingData
 
-RECIPE = Path("recipes/emobank-minilm.yaml")
+RECIPE = Path("recipes/emobank.yaml")
 RESULTS = Path("benchmarks/results/sweep.jsonl")
 HELD_OUT = 2000
 

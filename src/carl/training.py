@@ -32,7 +32,7 @@ from carl.errors import CarlError, Interrupted, UsageError
 from carl.evaluation.valence_arousal import RidgeProbe, score
 from carl.losses.carl import CarlObjective
 from carl.model import AffectEncoder
-from carl.precision import choose_precision
+from carl.precision import autocast, choose_precision
 from carl.trainer import (
     CarlTrainer,
     DevEvaluator,
@@ -192,9 +192,10 @@ def _finish(
     weight, bias = head.as_affine()
     card = {"backbone": config.backbone, "data": facts["data"], "carl": facts["versions"]["carl-affect"]}
     encoder = AffectEncoder(network, weight, bias, card)
-    dev = {name: (encoder.encode(d["text"][:], batch_size=64), labels_of(d)) for name, d in data.dev.items()}
+    with autocast(config.precision, network.device):
+        dev = {n: (encoder.encode(d["text"][:], batch_size=64), labels_of(d)) for n, d in data.dev.items()}
+        train_embeddings = encoder.encode(data.train["text"][:], batch_size=64)
     dev_embeddings, dev_labels = (np.concatenate(parts) for parts in zip(*dev.values(), strict=True))
-    train_embeddings = encoder.encode(data.train["text"][:], batch_size=64)
     probe = RidgeProbe.fit(train_embeddings, labels_of(data.train), dev_embeddings, dev_labels)
     weight, bias = torch.from_numpy(probe.weight).float(), torch.from_numpy(probe.bias).float()
     encoder = AffectEncoder(network, weight, bias, card)

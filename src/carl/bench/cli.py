@@ -16,7 +16,7 @@ RESULTS = Path("benchmarks/results/bench.jsonl")
 @app.command()
 def run(
     config: Annotated[Path, typer.Option(help="Recipe that all methods share.")] = Path(
-        "recipes/emobank-minilm.yaml"
+        "recipes/emobank.yaml"
     ),
     methods: Annotated[list[str] | None, typer.Option("--method", help="Only this one. Repeatable.")] = None,
     suites: Annotated[list[str] | None, typer.Option("--suite", help="Only this one. Repeatable.")] = None,

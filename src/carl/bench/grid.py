@@ -104,11 +104,15 @@ def run_job(job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say) -
         output=str(runs / recipe.backbone.replace("/", "-") / f"{job.method.name}-{job.seed}"),
     )
     data = load_training_data(config)
-    encoder, heads, seconds = (
-        _untouched(config, data) if job.method.changes is None else _trained(config, say)
-    )
+    heads: dict[str, Predict] = {}
+    if job.method.changes is None:
+        encoder, seconds = load_backbone(config.backbone), 0.0
+    else:
+        encoder, heads, seconds = _trained(config, say)
     precision, _ = choose_precision(recipe.precision, encoder)
     embed = Embedder(encoder, precision)
+    if not heads:
+        heads["own"] = _ridge_head(embed, data)
     for suite in job.suites:
         started = time.perf_counter()
         say(f"{job.method.name}, seed {job.seed}: {suite}")
@@ -151,17 +155,11 @@ def _trained(config: CarlConfig, say: Say) -> tuple[SentenceTransformer, dict[st
     )
 
 
-def _untouched(
-    config: CarlConfig, data: TrainingData
-) -> tuple[SentenceTransformer, dict[str, Predict], float]:
-    """The backbone with the head that every trained model gets in the end."""
-    encoder = load_backbone(config.backbone)
+def _ridge_head(embed: Embedder, data: TrainingData) -> Predict:
+    """The head that every trained model gets in the end, for the untouched backbone."""
     (dev,) = data.dev.values()
-    texts = data.train["text"][:], dev["text"][:]
-    vectors = [encoder.encode(part, batch_size=64, show_progress_bar=False) for part in texts]
-    probe = RidgeProbe.fit(vectors[0], labels_of(data.train), vectors[1], labels_of(dev))
-    weight, bias = (torch.from_numpy(part).float() for part in (probe.weight, probe.bias))
-    return encoder, {"own": AffectEncoder(encoder, weight, bias).predict_embeddings}, 0.0
+    parts = [(embed(rows["text"][:]), labels_of(rows)) for rows in (data.train, dev)]
+    return RidgeProbe.fit(*parts[0], *parts[1]).predict
 
 
 def _settings(config: CarlConfig) -> dict[str, object]:
