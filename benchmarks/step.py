@@ -4,7 +4,10 @@ The step (both passes, perturbation, queue, clipping, optimizer, target update) 
 passes, each timed alone on the same batch: target forward; online forward and backward; forward and backward on the
 perturbed tokens. All are timed in turn in one process, and medians are compared.
 
-usage: python benchmarks/step.py [--steps 15] [--batch-size 64] [--tokens 24] [--output FILE]
+In bf16 the passes shrink and what stays in fp32 does not (optimizer, clipping, target update: every training has most
+of it); how long that part takes alone is printed too.
+
+usage: python benchmarks/step.py [--precision bf16] [--steps 15] [--batch-size 64] [--tokens 24] [--output FILE]
 """
 
 import argparse
@@ -24,6 +27,7 @@ from carl.config import CarlConfig
 from carl.data import load
 from carl.errors import CarlError
 from carl.losses.carl import CarlObjective
+from carl.precision import autocast
 from carl.sampler import LengthBatchSampler, padding_waste
 from carl.trainer import token_lengths
 
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     transformers.utils.logging.disable_progress_bar()
@@ -50,22 +55,33 @@ def main() -> None:
     trainable = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-6, fused=True)  # as the trainer has it
 
-    def step() -> None:
-        first = objective.sentence_pass(features, labels)
+    def passes() -> None:
+        with autocast(options.precision, model.device):
+            first = objective.sentence_pass(features, labels)
         torch.stack(list(first.losses.values())).sum().backward()
-        objective.token_pass(first).backward()
+        with autocast(options.precision, model.device):
+            loss = objective.token_pass(first)
+        loss.backward()
         objective.remember(first)
+
+    def update() -> None:
         torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
         optimizer.step()
         objective.move_target()
+
+    def step() -> None:
+        passes()
+        update()
         optimizer.zero_grad()
 
     def target_forward() -> None:
-        with torch.no_grad():
+        with torch.no_grad(), autocast(options.precision, model.device):
             objective.target["encoder"](dict(features))
 
     def forward_backward() -> None:
-        model(dict(features))["token_embeddings"].sum().backward()
+        with autocast(options.precision, model.device):
+            tokens = model(dict(features))["token_embeddings"]
+        tokens.float().sum().backward()
         optimizer.zero_grad()
 
     timed = {"step": step, "target forward": target_forward, "online forward + backward": forward_backward,
@@ -73,15 +89,22 @@ def main() -> None:
     times = in_turn(timed, options.steps)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     # A ratio a round, so that a slow spell of the machine falls on both sides of it.
-    passes = [
+    passes_alone = [
         sum(turn) for turn in zip(*(values for name, values in times.items() if name != "step"), strict=True)
     ]
-    ratio = statistics.median(step / alone for step, alone in zip(times["step"], passes, strict=True))
+    ratio = statistics.median(step / alone for step, alone in zip(times["step"], passes_alone, strict=True))
+    passes()
     result = {
+        "precision": options.precision,
         "batch_size": options.batch_size,
         "tokens": options.tokens,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "ratio": round(ratio, 3),
+        "of it clipping, optimizer and target update": round(
+            statistics.median(in_turn({"update": update}, options.steps)["update"])
+            / statistics.median(passes_alone),
+            3,
+        ),
         "padding_waste": {name: round(waste, 4) for name, waste in wastes(model, options.batch_size).items()},
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
