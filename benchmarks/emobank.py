@@ -19,6 +19,7 @@ import transformers
 from carl.config import CarlConfig
 from carl.data import load_corpus
 from carl.evaluation.valence_arousal import score
+from carl.model import AffectEncoder
 from carl.trainer import labels_of
 from carl.training import train
 
@@ -63,7 +64,10 @@ def record(method: str, seed: int) -> None:
     output = f"runs/emobank-{method}-{seed}"
     recipe, changes = METHODS[method]
     config = CarlConfig.from_yaml(recipe, {**changes, "seed": seed, "output": output})
-    encoder = train(config, resume=Path(output, "recipe.yaml").exists(), say=print)
+    if Path(output, "modules.json").exists():
+        encoder = AffectEncoder.from_pretrained(output)
+    else:
+        encoder = train(config, resume=Path(output, "recipe.yaml").exists(), say=print)
     corpus = load_corpus("emobank")
     test = score(encoder.predict(corpus.splits["test"]["text"][:]), labels_of(corpus.splits["test"]))
     run = json.loads(Path(output, "run.json").read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from carl.trainer import labels_of
 from carl.training import train
 from carl.training_data import load_training_data
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 NEW = ["the child lost the song", "a lovely morning by the sea", "nobody kept the plain letter"]
 
 
@@ -143,6 +144,18 @@ def test_a_run_with_a_teacher(config: CarlConfig) -> None:
     facts = json.loads(Path(config.output, "run.json").read_text(encoding="utf-8"))
     assert set(facts["data"]["teacher"]) == {"model.safetensors", "affect/head.safetensors"}
     assert facts["train_rows"] > 90
+
+
+def test_the_committed_ratings_cover_the_recipe_that_names_them(carl_data: Path) -> None:
+    recipe = CarlConfig.from_yaml(RECIPES / "emobank-minilm.yaml")
+    data = load_training_data(recipe)
+    ratings = RECIPES.parent / str(recipe.teacher)
+    taught = teach(data, str(ratings), Path("unused"), print, share=recipe.teacher_share)
+    before, after = labels_of(data.train), labels_of(taught.train)
+    assert np.isnan(before).any(axis=1).sum() > 10_000
+    assert not np.isnan(after).any()
+    assert np.abs(after).max() <= 1
+    assert ratings.stat().st_size < 1_000_000
 
 
 def test_mistakes(config: CarlConfig, tmp_path: Path) -> None:
