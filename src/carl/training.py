@@ -2,7 +2,8 @@
 
 The folder holds the model (a sentence-transformers directory with ``affect/``), ``recipe.yaml`` (the resolved
 configuration), ``run.json`` (versions, data hashes, what was counted, scores), ``metrics.jsonl``, ``report.html`` and
-``checkpoints/``; beside them ``learnt_head.safetensors``, the head as trained, before it was refitted.
+``checkpoints/``; beside them ``learnt_head.safetensors``, the head as trained (the model's is that, a ridge regression,
+or the mean of both).
 """
 
 import dataclasses
@@ -185,25 +186,27 @@ def resolve_resume(folder: Path, given: dict[str, Any]) -> CarlConfig:
 def _finish(
     objective: CarlObjective, config: CarlConfig, data: TrainingData, facts: dict[str, Any]
 ) -> tuple[AffectEncoder, dict[str, float]]:
-    """Refit the head in closed form on the final embeddings: better than the one learnt on the way, and the same for
-    every beta. Its ridge penalty is chosen on dev.
+    """Choose the head on dev: a ridge regression on the final embeddings, the one learnt on the way, or the mean of the
+    two, which are estimates of one map and err differently (docs/experiments.md).
     """
     network, head = objective.outcome
-    weight, bias = head.as_affine()
-    card = {"backbone": config.backbone, "data": facts["data"], "carl": facts["versions"]["carl-affect"]}
-    encoder = AffectEncoder(network, weight, bias, card)
+    learnt = AffectEncoder(network, *head.as_affine())
     with autocast(config.precision, network.device):
-        dev = {n: (encoder.encode(d["text"][:], batch_size=64), labels_of(d)) for n, d in data.dev.items()}
-        train_embeddings = encoder.encode(data.train["text"][:], batch_size=64)
+        dev = {n: (learnt.encode(d["text"][:], batch_size=64), labels_of(d)) for n, d in data.dev.items()}
+        train_embeddings = learnt.encode(data.train["text"][:], batch_size=64)
     dev_embeddings, dev_labels = (np.concatenate(parts) for parts in zip(*dev.values(), strict=True))
     probe = RidgeProbe.fit(train_embeddings, labels_of(data.train), dev_embeddings, dev_labels)
-    weight, bias = torch.from_numpy(probe.weight).float(), torch.from_numpy(probe.bias).float()
-    encoder = AffectEncoder(network, weight, bias, card)
-    scores = mean_scores(
-        {name: score(encoder.predict_embeddings(e), labels) for name, (e, labels) in dev.items()}
-    )
-    encoder.card["dev"] = {name: round(value, 4) for name, value in scores.items()}
-    return encoder, scores
+    weight, bias = (torch.from_numpy(part).to(learnt.weight) for part in (probe.weight, probe.bias))
+    card = {"backbone": config.backbone, "data": facts["data"], "carl": facts["versions"]["carl-affect"]}
+    found = []
+    for name, share in (("ridge", 0.0), ("mean", 0.5), ("learnt", 1.0)):
+        affine = weight.lerp(learnt.weight, share), bias.lerp(learnt.bias, share)
+        encoder = AffectEncoder(network, *affine, card={**card, "head": name})
+        by_corpus = {n: score(encoder.predict_embeddings(e), labels) for n, (e, labels) in dev.items()}
+        scores = mean_scores(by_corpus)
+        encoder.card["dev"] = {n: round(value, 4) for n, value in scores.items()}
+        found.append((encoder, scores))
+    return max(found, key=lambda pair: np.nan_to_num(pair[1]["mean_r"], nan=-1.0))  # the first of equals
 
 
 def _facts(config: CarlConfig, data: TrainingData, model: Any) -> dict[str, Any]:

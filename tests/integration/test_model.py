@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from carl import AffectEncoder, CarlError
+from carl.data import load_corpus
+from carl.evaluation.valence_arousal import RidgeProbe, score
+from carl.trainer import labels_of
 
 TEXTS = [
     "the happy child",
@@ -38,6 +41,29 @@ def test_saving_and_loading_keeps_the_predictions(model: AffectEncoder, tmp_path
     again = AffectEncoder.from_pretrained(tmp_path / "copy", device="cpu")
     np.testing.assert_allclose(again.predict(TEXTS), model.predict(TEXTS), atol=1e-6)
     assert again.card == model.card
+
+
+def test_the_head_is_the_best_on_dev_of_ridge_learnt_and_their_mean(
+    run_folder: Path, model: AffectEncoder, table: Path
+) -> None:
+    options = {"text": "text", "valence": "valence", "arousal": "arousal", "scale": (1, 9)}
+    splits = load_corpus(str(table), **options).splits
+    x, y = (
+        {s: f(splits[s]) for s in ("train", "dev")} for f in (lambda d: model.encode(d["text"][:]), labels_of)
+    )
+    ridge = RidgeProbe.fit(x["train"], y["train"], x["dev"], y["dev"])
+    head = load_file(run_folder / "learnt_head.safetensors")
+    learnt = head["weight"].numpy(), head["bias"].numpy()
+    heads = {
+        "ridge": (ridge.weight, ridge.bias),
+        "mean": ((ridge.weight + learnt[0]) / 2, (ridge.bias + learnt[1]) / 2),
+        "learnt": learnt,
+    }
+    r = {n: score(np.clip(x["dev"] @ w.T + b, -1, 1), y["dev"])["mean_r"] for n, (w, b) in heads.items()}
+    chosen = model.card["head"]
+    assert r[chosen] == max(r.values())
+    np.testing.assert_allclose(model.weight.numpy(), heads[chosen][0], atol=1e-4)
+    assert model.card["dev"]["mean_r"] == pytest.approx(r[chosen], abs=1e-3)
 
 
 def test_saving_over_a_model_replaces_it(model: AffectEncoder, tmp_path: Path) -> None:

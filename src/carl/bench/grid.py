@@ -156,7 +156,7 @@ def _trained(config: CarlConfig, say: Say) -> tuple[SentenceTransformer, dict[st
 
 
 def _ridge_head(embed: Embedder, data: TrainingData) -> Predict:
-    """The head that every trained model gets in the end, for the untouched backbone."""
+    """For the untouched backbone, which has learnt no head."""
     (dev,) = data.dev.values()
     parts = [(embed(rows["text"][:]), labels_of(rows)) for rows in (data.train, dev)]
     return RidgeProbe.fit(*parts[0], *parts[1]).predict

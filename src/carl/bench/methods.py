@@ -1,6 +1,6 @@
 """What CARL is compared with, and what is taken out of it: each a few settings away from one recipe.
 
-All share backbone, data, batches, schedule and the closing ridge regression; a method differs in its losses alone.
+All share backbone, data, batches, schedule and the choice of head in the end; a method differs in its losses alone.
 """
 
 from dataclasses import dataclass, field
