@@ -1,7 +1,7 @@
 """A trained model as teacher: its ratings stand in wherever nobody has rated (Hinton 2015).
 
 They are kept in a small file, each under the hash of its text: whoever has the texts can train on the file without the
-teacher, and nobody can read the texts from it.
+teacher, and the texts are not in it.
 """
 
 import dataclasses
@@ -87,7 +87,8 @@ def teacher_files(teacher: str) -> dict[str, str]:
     for name in names:
         if not Path(teacher, name).is_file():
             raise CarlError(
-                f"teacher {teacher}: {name} is missing; give the folder of a model trained with `carl train`"
+                f"teacher {teacher}: {name} is missing; give the folder of a model trained with `carl train`, "
+                "or a file of its ratings"
             )
     return {name: sha256(Path(teacher, name)) for name in names}
 
