@@ -21,8 +21,8 @@ from carl.bench.suites import Embedder
 from carl.data import load_task
 from carl.evaluation.statistics import macro_f1
 from carl.evaluation.transfer import CS
+from carl.inference import BACKENDS, BatchEncoder
 from carl.model import AffectEncoder
-from carl.precision import choose_precision
 
 RESULTS = Path("benchmarks/results/dev-transfer.jsonl")
 TASKS = ("tweeteval", "sst2", "sst5", "meld", "goemotions")
@@ -51,7 +51,7 @@ def main() -> None:
 def measure(name: str) -> dict[str, list[float]]:
     """Accuracy and macro-F1 by task."""
     encoder = AffectEncoder.from_pretrained(name).encoder if Path(name).is_dir() else load_backbone(name)
-    embed = Embedder(encoder, choose_precision("auto", encoder)[0])
+    embed = Embedder(BatchEncoder(encoder, BACKENDS["torch"](encoder)))
     scores = {}
     for task_name in TASKS:
         task = load_task(task_name)

@@ -45,6 +45,11 @@ class CarlConfig:
     (``teacher.safetensors`` of an earlier run)."""
     teacher_share: float = 0.0
     """Share of a human rating for which the teacher's stands in too."""
+    distillation_weight: float = 0.0
+    """Weight of embedding distillation: a linear map of each embedding shall point where the teacher's embedding of the
+    same text does. Hands over what two ratings cannot say; 0 leaves it out."""
+    distillation_dim: int = 64
+    """Principal components of the teacher's embeddings that are handed over."""
     unlabelled: list[str] = field(default_factory=list)
     """Texts for the teacher to rate: training texts of corpora and tasks, or own files; ``name=0.5`` as above."""
 
@@ -157,9 +162,16 @@ class CarlConfig:
         for name in ("sigma", "kappa", "temperature", "epochs", "learning_rate", "head_learning_rate"):
             self._require(name, getattr(self, name) > 0, "above 0")
         for name in ("mccl_weight", "ptd_weight", "regression_weight", "weight_decay", "max_grad_norm",
-                     "queue_size", "embedding_step"):  # fmt: skip
+                     "queue_size", "embedding_step", "distillation_weight"):  # fmt: skip
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in ("batch_size", "accumulation", "projection_dim", "evaluations", "logging_steps"):
+        for name in (
+            "batch_size",
+            "accumulation",
+            "projection_dim",
+            "distillation_dim",
+            "evaluations",
+            "logging_steps",
+        ):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("bins", "pool_size"):
             self._require(name, getattr(self, name) >= 2, "2 or more")
@@ -176,9 +188,10 @@ class CarlConfig:
             self._require(
                 "scale", len(self.scale) == 2 and self.scale[0] < self.scale[1], "two numbers, low and high"
             )
-        if (self.unlabelled or self.teacher_share > 0) and self.teacher is None:
+        taught = self.unlabelled or self.teacher_share > 0 or self.distillation_weight > 0
+        if taught and self.teacher is None:
             raise UsageError(
-                "unlabelled and teacher_share need a teacher: give the folder of a trained model"
+                "unlabelled, teacher_share and distillation_weight need a teacher: give the folder of a trained model"
             )
         if self.mccl_weight == 0 and self.ptd_weight == 0 and self.regression_weight == 0:
             raise UsageError(
@@ -188,6 +201,11 @@ class CarlConfig:
             raise UsageError(
                 "ptd_weight needs mccl_weight or regression_weight above 0: saliency is their gradient"
             )
+
+    @property
+    def view_dim(self) -> int:
+        """Numbers of the teacher's view of a text that training needs; 0 where it is not distilled."""
+        return self.distillation_dim if self.distillation_weight > 0 else 0
 
     def _require(self, name: str, holds: bool, allowed: str) -> None:
         if not holds:

@@ -38,7 +38,7 @@ from carl.sampler import LengthBatchSampler
 
 logger = logging.getLogger(__name__)
 
-HEADS = r"^(projector|detector|head)\."
+HEADS = r"^(projector|detector|head|view)\."
 BEST = "eval_mean_r"
 
 
@@ -119,8 +119,9 @@ def mean_scores(by_corpus: Mapping[str, Mapping[str, float]]) -> dict[str, float
 
 
 def labels_of(dataset: Dataset) -> npt.NDArray[np.float32]:
-    """(n, 2) labels of a dataset."""
-    return np.asarray(dataset["label"][:], dtype=np.float32).reshape(-1, 2)
+    """(n, 2) ratings of a dataset; what stands behind them in its labels is left out."""
+    labels = np.asarray(dataset["label"][:], dtype=np.float32)
+    return labels.reshape(len(labels), -1)[:, :2] if len(labels) else np.empty((0, 2), dtype=np.float32)
 
 
 class CarlTrainer(SentenceTransformerTrainer):

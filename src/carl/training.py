@@ -130,7 +130,15 @@ def train(
     statistics = label_statistics(torch.from_numpy(labels_of(data.train)), config.bins)
     if config.teacher is not None:
         cache = folder / "teacher.safetensors"
-        data = teach(data, config.teacher, cache, say, share=config.teacher_share, precision=precision)
+        data = teach(
+            data,
+            config.teacher,
+            cache,
+            say,
+            share=config.teacher_share,
+            view_dim=config.view_dim,
+            precision=precision,
+        )
     generator = (
         load_masked_lm(config.backbone, model) if config.ptd_weight > 0 and config.strategy == "mlm" else None
     )

@@ -12,6 +12,7 @@ from scipy.special import expit, logsumexp
 from torch import Tensor
 
 from carl.affect import binned_affinity, gaussian_affinity, label_statistics, squared_distance
+from carl.losses.distillation import embedding_distillation
 from carl.losses.mccl import rank_n_contrast, weighted_info_nce
 from carl.losses.ptd import perturbed_token_detection
 from carl.losses.regression import concordance_loss, mean_squared_error
@@ -328,3 +329,11 @@ def test_regression_on_a_batch_without_ratings(loss: Callable[[Tensor, Tensor], 
     assert value.item() == 0
     assert predicted.grad is not None
     assert (predicted.grad == 0).all()
+
+
+def test_embedding_distillation_is_one_minus_the_mean_cosine() -> None:
+    mapped, views = torch.randn(5, 7, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
+    slow = np.mean([1 - float(m @ v / (m.norm() * v.norm())) for m, v in zip(mapped, views, strict=True)])
+    assert float(embedding_distillation(mapped, views)) == pytest.approx(slow)
+    assert float(embedding_distillation(views * 3, views)) == pytest.approx(0, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda x: embedding_distillation(x, views), mapped.requires_grad_())

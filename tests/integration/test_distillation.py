@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from sklearn.decomposition import PCA
 
 from carl import AffectEncoder, CarlError, UsageError
 from carl.config import CarlConfig
-from carl.distillation import read_ratings, teach, write_ratings
-from carl.trainer import labels_of
+from carl.distillation import principal_components, read_lessons, teach, write_lessons
+from carl.trainer import labels_of, read_metrics
 from carl.training import train
 from carl.training_data import load_training_data
 
@@ -98,11 +100,11 @@ def test_the_teacher_reads_each_text_once_even_if_it_is_stopped_on_the_way(
     read: list[str] = []
 
     class Counted(AffectEncoder):
-        def predict(self, texts: list[str], **options: object) -> np.ndarray:
+        def encode(self, texts: list[str], **options: object) -> np.ndarray:
             if len(read) > 20:
                 raise KeyboardInterrupt
             read.extend(texts)
-            return super().predict(texts, **options)
+            return super().encode(texts, **options)
 
     monkeypatch.setattr("carl.distillation.CHUNK", 8)
     monkeypatch.setattr("carl.distillation.AffectEncoder", Counted)
@@ -130,8 +132,9 @@ def test_a_file_of_ratings_is_a_teacher_too(config: CarlConfig, tmp_path: Path) 
     content = cache.read_bytes()
     assert not any(text.encode() in content for text in NEW)
 
-    ratings = read_ratings(cache)
-    write_ratings(cache, dict(list(ratings.items())[1:]))
+    lessons = read_lessons(cache)
+    lessons.ratings.popitem()
+    write_lessons(cache, lessons)
     with pytest.raises(CarlError, match=r"no rating for 1 of the \d+ texts"):
         teach(data, str(cache), tmp_path / "unused", print)
     cache.write_bytes(content[:-3])
@@ -146,16 +149,55 @@ def test_a_run_with_a_teacher(config: CarlConfig) -> None:
     assert facts["train_rows"] > 90
 
 
+def test_the_teachers_view_stands_behind_the_ratings(config: CarlConfig, tmp_path: Path) -> None:
+    data, cache = load_training_data(config), tmp_path / "cache.safetensors"
+    texts = data.train["text"][:]
+    alone = teach(data, str(config.teacher), tmp_path / "alone.safetensors", print)
+    taught = teach(data, str(config.teacher), cache, print, view_dim=5)
+    labels = np.asarray(taught.train["label"][:])
+    np.testing.assert_allclose(labels[:, :2], labels_of(alone.train), atol=1e-6)
+    # Independently: scikit-learn's principal components of the teacher's embeddings.
+    embeddings = AffectEncoder.from_pretrained(str(config.teacher)).encode(texts)
+    expected = PCA(5).fit_transform(embeddings)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    views = labels[:, 2:] * np.sign((labels[:, 2:] * expected).sum(axis=0))
+    np.testing.assert_allclose(views, expected, atol=0.01)
+
+    again = teach(data, str(cache), tmp_path / "unused", print, view_dim=5)
+    np.testing.assert_array_equal(again.train["label"][:], taught.train["label"][:])
+    with pytest.raises(CarlError, match="in 5 numbers a text, and distillation_dim is 4"):
+        teach(data, str(cache), tmp_path / "unused", print, view_dim=4)
+    with pytest.raises(CarlError, match="distillation_dim is 1000"):
+        teach(data, str(config.teacher), tmp_path / "other", print, view_dim=1000)
+
+
+def test_principal_components_are_those_of_the_data() -> None:
+    draw = torch.Generator().manual_seed(0)
+    plane = torch.randn(50, 2, generator=draw) @ torch.randn(2, 8, generator=draw) + 3
+    mean, basis = principal_components(plane, 2)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close((plane - mean) @ basis @ basis.T + mean, plane, atol=1e-4, rtol=0)
+
+
+def test_distillation_brings_the_student_near_the_teacher(config: CarlConfig) -> None:
+    config.distillation_weight, config.distillation_dim = 2.0, 8
+    config.epochs, config.logging_steps, config.learning_rate = 6, 1, 1e-3
+    train(config)
+    parts = [r["distillation"] for r in read_metrics(Path(config.output, "metrics.jsonl")) if "loss" in r]
+    assert 0 < parts[-1] < 0.7 * parts[0]
+
+
 def test_the_committed_ratings_cover_the_recipe_that_names_them(carl_data: Path) -> None:
     recipe = CarlConfig.from_yaml(RECIPES / "emobank-minilm.yaml")
     data = load_training_data(recipe)
     ratings = RECIPES.parent / str(recipe.teacher)
-    taught = teach(data, str(ratings), Path("unused"), print, share=recipe.teacher_share)
+    options = {"share": recipe.teacher_share, "view_dim": recipe.view_dim}
+    taught = teach(data, str(ratings), Path("unused"), print, **options)
     before, after = labels_of(data.train), labels_of(taught.train)
     assert np.isnan(before).any(axis=1).sum() > 10_000
     assert not np.isnan(after).any()
     assert np.abs(after).max() <= 1
-    assert ratings.stat().st_size < 1_000_000
+    assert ratings.stat().st_size < 5_000_000
 
 
 def test_mistakes(config: CarlConfig, tmp_path: Path) -> None:
@@ -163,6 +205,8 @@ def test_mistakes(config: CarlConfig, tmp_path: Path) -> None:
         CarlConfig(unlabelled=["goemotions"])
     with pytest.raises(UsageError, match="need a teacher"):
         CarlConfig(teacher_share=0.5)
+    with pytest.raises(UsageError, match="need a teacher"):
+        CarlConfig(distillation_weight=1)
     config.teacher = str(tmp_path / "nowhere")
     with pytest.raises(CarlError, match=r"nowhere.*model trained with"):
         train(config)

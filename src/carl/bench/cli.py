@@ -23,6 +23,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="At most so many seeds of each method.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another backbone than the recipe's.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads.")] = None,
+    backend: Annotated[str, typer.Option(help="What embeds the texts: torch or openvino.")] = "torch",
     results: Results = RESULTS,
     runs: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("runs/bench"),
     only_plan: Annotated[
@@ -34,8 +35,12 @@ def run(
 
     from carl.bench.grid import estimate, planned, run_job
     from carl.config import CarlConfig
+    from carl.errors import UsageError
+    from carl.inference import BACKENDS
 
     quiet_libraries()
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
     if threads:
         torch.set_num_threads(threads)
     recipe = CarlConfig.from_yaml(config, {} if backbone is None else {"backbone": backbone})
@@ -47,7 +52,7 @@ def run(
         return
     for number, job in enumerate(jobs, start=1):
         say(f"model {number} of {len(jobs)}: {job.method.title}, seed {job.seed}")
-        run_job(job, recipe, results, runs, say)
+        run_job(job, recipe, results, runs, say, backend)
     out.print(f"{results}: every cell asked for is there", soft_wrap=True)
 
 

@@ -22,8 +22,8 @@ from carl.bench.suites import SUITES, Embedder, Predict
 from carl.config import CarlConfig
 from carl.errors import UsageError
 from carl.evaluation.valence_arousal import RidgeProbe
+from carl.inference import BACKENDS, BatchEncoder
 from carl.model import AffectEncoder
-from carl.precision import choose_precision
 from carl.trainer import labels_of
 from carl.training import resolve_resume, train
 from carl.training_data import TrainingData, load_training_data
@@ -95,8 +95,10 @@ def estimate(results: Path, jobs: Sequence[Job]) -> str:
     )
 
 
-def run_job(job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say) -> None:
-    """Train the job's model, or go on where it was stopped, and measure it."""
+def run_job(
+    job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say, backend: str = "torch"
+) -> None:
+    """Train the job's model, or go on where it was stopped, and measure it with ``backend`` (see carl.inference)."""
     config = dataclasses.replace(
         recipe,
         **(job.method.changes or {}),
@@ -109,8 +111,8 @@ def run_job(job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say) -
         encoder, seconds = load_backbone(config.backbone), 0.0
     else:
         encoder, heads, seconds = _trained(config, say)
-    precision, _ = choose_precision(recipe.precision, encoder)
-    embed = Embedder(encoder, precision)
+    runtime = BACKENDS[backend](encoder)
+    embed = Embedder(BatchEncoder(encoder, runtime))
     if not heads:
         heads["own"] = _ridge_head(embed, data)
     for suite in job.suites:
@@ -130,7 +132,7 @@ def run_job(job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say) -
                 "python": platform.python_version(),
                 **{p: importlib.metadata.version(p) for p in PACKAGES},
             },
-            device=f"{_device()}, {precision}",
+            device=f"{_device()}, {runtime.name}",
             seconds={"train": seconds, "measure": round(time.perf_counter() - started, 1)},
             notes=found.notes,
         )

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sentence_transformers import SentenceTransformer
 
 from carl.bench.cells import pack
 from carl.data import load_corpus, load_task, task_names
@@ -15,7 +14,6 @@ from carl.evaluation.geometry import describe_geometry
 from carl.evaluation.polarity import load_pairs, triplet_accuracy, valence_order_accuracy
 from carl.evaluation.transfer import score_task
 from carl.evaluation.valence_arousal import DIMENSIONS, STATISTICS, RidgeProbe
-from carl.precision import autocast
 from carl.trainer import labels_of
 
 Predict = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
@@ -28,21 +26,18 @@ class Embedder:
     """Embeddings of texts, each different text encoded once whatever suites ask for it.
 
     Args:
-        encoder: whose.
-        precision: ``fp32`` or ``bf16``; the same for all methods that are compared.
+        encode: n texts -> (n, d); in the same arithmetic for all methods that are compared.
     """
 
-    def __init__(self, encoder: SentenceTransformer, precision: str = "fp32") -> None:
-        self._encoder, self._precision = encoder, precision
+    def __init__(self, encode: Callable[[list[str]], npt.NDArray[np.float32]]) -> None:
+        self._encode = encode
         self._known: dict[str, npt.NDArray[np.float32]] = {}
 
     def __call__(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """(n, d) of n texts."""
         new = list(dict.fromkeys(text for text in texts if text not in self._known))
         if new:
-            with autocast(self._precision, self._encoder.device):
-                vectors = self._encoder.encode(new, batch_size=64, show_progress_bar=False)
-            self._known.update(zip(new, np.asarray(vectors, dtype=np.float32), strict=True))
+            self._known.update(zip(new, self._encode(new), strict=True))
         return np.stack([self._known[text] for text in texts])
 
 

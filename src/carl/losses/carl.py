@@ -2,8 +2,9 @@
 
 One training step makes two passes, each with its own backward:
 
-1. ``sentence_pass``: target keys (no gradient) -> online forward -> MCCL + beta * regression. Its backward also
-   leaves dL/de at the word embeddings, which is the saliency: of the whole sentence loss, beta * regression included.
+1. ``sentence_pass``: target keys (no gradient) -> online forward -> MCCL + beta * regression (+ distillation). Its
+   backward also leaves dL/de at the word embeddings, which is the saliency: of the whole sentence loss, beta *
+   regression included.
 2. ``token_pass``: salient tokens are perturbed -> online forward -> PTD, given the untouched sentence's embedding. That
    is detached: its graph went with the first backward, so PTD teaches the encoder through the tokens' states.
 """
@@ -21,6 +22,7 @@ from carl.backbone import MaskedLM, is_normalised, replaceable_tokens, special_t
 from carl.config import CarlConfig
 from carl.distributed import first_row, gather_rows
 from carl.heads import Projector, TokenDetectionHead, ValenceArousalHead, encoder_gradient_scale
+from carl.losses.distillation import embedding_distillation
 from carl.losses.mccl import instance_discrimination, rank_n_contrast, weighted_info_nce
 from carl.losses.ptd import perturbed_token_detection
 from carl.losses.regression import concordance_loss, mean_squared_error
@@ -93,6 +95,8 @@ class CarlObjective(nn.Module):
             )
             self.target.requires_grad_(False).float()
             self.register_buffer("target_moves", torch.zeros((), dtype=torch.long))
+        if config.distillation_weight > 0:
+            self.view = nn.Linear(dim, config.distillation_dim)
         if config.ptd_weight > 0:
             self.detector = TokenDetectionHead(model[0].get_embedding_dimension(), dim)
             self.generator = generator
@@ -102,7 +106,10 @@ class CarlObjective(nn.Module):
         self.register_buffer("label_edges", statistics.edges.clone())
 
     def sentence_pass(self, features: Features, labels: Tensor) -> SentencePass:
-        """First pass over a batch: ``features`` tokenised (b, t), ``labels`` (b, 2)."""
+        """First pass over a batch: ``features`` tokenised (b, t), ``labels`` (b, 2) or, with the teacher's views of the
+        texts behind the ratings, (b, 2 + distillation_dim).
+        """
+        labels, views = labels[:, :2], labels[:, 2:]
         keys, labels = self._keys(features, labels)
         key_labels = labels if keys is None else gather_rows(labels)
         with EmbeddingTap(word_embeddings(self.model)) as tap:
@@ -113,6 +120,9 @@ class CarlObjective(nn.Module):
             if keys is not None:
                 losses["mccl"] = self.config.mccl_weight * self._mccl(embedding, labels, keys, key_labels)
             losses["regression"] = self._regression(embedding, labels)
+            if views.shape[1] > 0:
+                alike = embedding_distillation(self.view(embedding), views)
+                losses["distillation"] = self.config.distillation_weight * alike
         return SentencePass(features, losses, tap, embedding.detach(), keys, key_labels)
 
     def token_pass(self, first: SentencePass) -> Tensor:

@@ -1,0 +1,195 @@
+"""Encoding many texts fast: similar lengths together, a bounded number of tokens a batch, in the runtime of choice."""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+from carl.errors import CarlError
+from carl.precision import autocast, choose_precision
+
+#: Texts that are tokenised and sorted at a time: memory does not grow with the number of texts.
+CHUNK = 8192
+#: Token slots of a batch, padding included: enough to keep the processor busy, few enough to stay in its cache.
+BUDGET = 1024
+
+Vectors = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of similar length.
+
+    Attributes:
+        rows: (b,) where the texts stand among all.
+        ids: (b, t) tokens, padded.
+        mask: (b, t) 1 for a token, 0 for padding.
+    """
+
+    rows: npt.NDArray[np.intp]
+    ids: Ids
+    mask: Ids
+
+
+class Runtime(Protocol):
+    """What computes the embeddings of batches."""
+
+    name: str
+
+    def fill(self, batches: Iterable[Batch], vectors: Vectors) -> None:
+        """Write the embedding of each text of ``batches`` into its row of ``vectors`` (n, d)."""
+
+
+class TorchRuntime:
+    """The encoder as it is.
+
+    Args:
+        encoder: on any device.
+        precision: ``fp32`` or ``bf16`` (autocast).
+    """
+
+    def __init__(self, encoder: SentenceTransformer, precision: str = "fp32") -> None:
+        self.encoder, self.precision = encoder.eval(), precision
+        self.name = f"torch {precision}"
+
+    def fill(self, batches: Iterable[Batch], vectors: Vectors) -> None:
+        """See ``Runtime``."""
+        device = self.encoder.device
+        with torch.inference_mode(), autocast(self.precision, device):
+            for batch in batches:
+                features: dict[str, Any] = {
+                    "input_ids": torch.from_numpy(batch.ids).to(device),
+                    "attention_mask": torch.from_numpy(batch.mask).to(device),
+                }
+                vectors[batch.rows] = self.encoder(features)["sentence_embedding"].float().cpu().numpy()
+
+
+class OpenVinoRuntime:
+    """The encoder compiled by OpenVINO, in the arithmetic that it finds fastest on this processor (bf16 where that is
+    built in), one stream a thread.
+
+    Args:
+        encoder: whose pipeline ``torch.export`` can follow; it is left as it is.
+        threads: None for as many as torch uses.
+
+    Raises:
+        CarlError: OpenVINO is not installed.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, threads: int | None = None) -> None:
+        if importlib.util.find_spec("openvino") is None:
+            raise CarlError("the openvino backend is not installed; run `pip install carl-affect[openvino]`")
+        import openvino
+
+        model = openvino.convert_model(exported(encoder))
+        threads = threads or torch.get_num_threads()
+        self._jobs = threads
+        self._compiled = openvino.Core().compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": threads,
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "PERFORMANCE_HINT_NUM_REQUESTS": threads,
+            },
+        )
+        kind = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.name = f"openvino {'fp32' if kind == 'f32' else kind}"
+
+    def fill(self, batches: Iterable[Batch], vectors: Vectors) -> None:
+        """See ``Runtime``."""
+        import openvino
+
+        def keep(request: Any, rows: npt.NDArray[np.intp]) -> None:
+            vectors[rows] = request.get_output_tensor(0).data
+
+        queue = openvino.AsyncInferQueue(self._compiled, self._jobs)
+        queue.set_callback(keep)
+        for batch in batches:
+            queue.start_async([batch.ids, batch.mask], batch.rows)
+        queue.wait_all()
+
+
+class _Pipeline(nn.Module):
+    """A sentence-transformers pipeline as a function of tensors."""
+
+    def __init__(self, encoder: SentenceTransformer) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        features = {"input_ids": input_ids, "attention_mask": attention_mask}
+        embedding: Tensor = self.encoder(features)["sentence_embedding"]
+        return embedding
+
+
+def exported(encoder: SentenceTransformer) -> torch.export.ExportedProgram:
+    """The whole pipeline from ``input_ids`` and ``attention_mask`` (b, t) to embeddings (b, d), b and t free."""
+    ids = torch.arange(1, 25).reshape(2, 12) % 100
+    longest = encoder.max_seq_length or 512
+    free = {
+        0: torch.export.Dim("batch", min=1, max=1 << 16),
+        1: torch.export.Dim("tokens", min=2, max=longest),
+    }
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch about its own future
+        return torch.export.export(
+            _Pipeline(encoder.eval()), (ids, torch.ones_like(ids)), dynamic_shapes=(free, free)
+        )
+
+
+BACKENDS: dict[str, Callable[[SentenceTransformer], Runtime]] = {
+    "torch": lambda encoder: TorchRuntime(encoder, choose_precision("auto", encoder)[0]),
+    "openvino": OpenVinoRuntime,
+}
+"""Runtimes by name, each in the arithmetic that suits this processor."""
+
+
+class BatchEncoder:
+    """Embeds texts in the runtime given.
+
+    Args:
+        encoder: whose tokenizer and reading limit are used.
+        runtime: computes the embeddings.
+        budget: token slots of a batch, padding included; a single longer text is a batch of its own.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, runtime: Runtime, budget: int = BUDGET) -> None:
+        self.runtime, self._budget = runtime, budget
+        self._tokenizer, self._limit = encoder.tokenizer, encoder.max_seq_length
+        self._dim = encoder.get_embedding_dimension()
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """(n, d) embeddings of n texts, in their order."""
+        vectors = np.empty((len(texts), self._dim), dtype=np.float32)
+        for start in range(0, len(texts), CHUNK):
+            part = vectors[start : start + CHUNK]
+            self.runtime.fill(self._batches(texts[start : start + CHUNK]), part)
+        return vectors
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
+        limit = self._limit
+        encoded = self._tokenizer(list(texts), truncation=bool(limit), max_length=limit, verbose=False)
+        tokens: list[list[int]] = encoded["input_ids"]
+        lengths = np.array([len(ids) for ids in tokens])
+        order = np.argsort(-lengths, kind="stable")  # longest first: what memory will be needed shows at once
+        start = 0
+        while start < len(order):
+            longest = int(lengths[order[start]])
+            rows = order[start : start + max(1, self._budget // longest)]
+            ids = np.full((len(rows), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
+            mask = np.zeros_like(ids)
+            for row, index in enumerate(rows):
+                ids[row, : lengths[index]] = tokens[index]
+                mask[row, : lengths[index]] = 1
+            yield Batch(rows, ids, mask)
+            start += len(rows)
