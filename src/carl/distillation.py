@@ -1,5 +1,5 @@
-"""A trained model as teacher (Hinton 2015): its ratings stand in wherever nobody has rated, and its view of a text, that
-is its embedding in a few principal components, can be distilled.
+"""A trained model as teacher (Hinton 2015): its ratings stand in wherever nobody has rated, and its view of a text,
+which is its embedding in a few principal components, can be distilled.
 
 Both are kept in a small file, each text's under the hash of the text: whoever has the texts can train on the file
 without the teacher, and the texts are not in it.
