@@ -18,6 +18,9 @@ from carl.errors import CarlError, UsageError
 from carl.trainer import labels_of
 
 
+ROOT = Path(__file__).parents[2]
+
+
 def cell(method: str = "carl", seed: int = 0, suite: str = "polarity", **parts: object) -> Cell:
     values = {"scores": {}, "items": {}, "config": {}, "data": {}, "versions": {}, "notes": []} | parts
     return Cell(
@@ -46,6 +49,16 @@ def recipe(tiny_backbone: Path, ratings_csv: Callable[..., Path]) -> CarlConfig:
         precision="fp32",
         evaluations=1,
     )
+
+
+def test_a_method_with_a_recipe_of_its_own_shares_backbone_and_arithmetic(
+    recipe: CarlConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    config = grid.configuration(Job(BY_NAME["mse-taught"], 3, ()), recipe, tmp_path)
+    assert (config.backbone, config.precision, config.seed) == (recipe.backbone, recipe.precision, 3)
+    assert (config.teacher_share, config.mccl_weight, config.distillation_weight) == (0.5, 0, 0)
+    assert config.output == str(tmp_path / recipe.backbone.replace("/", "-") / "mse-taught-3")
 
 
 @pytest.fixture
@@ -107,9 +120,10 @@ def test_predictions_survive_packing() -> None:
 def test_every_method_is_a_valid_configuration() -> None:
     for method in METHODS:
         if method.changes is not None:
-            dataclasses.replace(CarlConfig(), **method.changes)
+            shared = CarlConfig() if method.recipe is None else CarlConfig.from_yaml(ROOT / method.recipe)
+            dataclasses.replace(shared, **method.changes)
     assert {m.name: m.seeds for m in METHODS if m.seeds == 5} == dict.fromkeys(
-        ["mse", "carl", "mccl", "supcon"], 5
+        ["mse", "carl", "carl-taught", "mccl", "supcon"], 5
     )
 
 

@@ -99,12 +99,7 @@ def run_job(
     job: Job, recipe: CarlConfig, results: Path, runs: Path, say: Say, backend: str = "torch"
 ) -> None:
     """Train the job's model, or go on where it was stopped, and measure it with ``backend`` (see carl.inference)."""
-    config = dataclasses.replace(
-        recipe,
-        **(job.method.changes or {}),
-        seed=job.seed,
-        output=str(runs / recipe.backbone.replace("/", "-") / f"{job.method.name}-{job.seed}"),
-    )
+    config = configuration(job, recipe, runs)
     data = load_training_data(config)
     heads: dict[str, Predict] = {}
     if job.method.changes is None:
@@ -138,6 +133,17 @@ def run_job(
         )
         append_cell(results, cell)
         seconds = 0.0
+
+
+def configuration(job: Job, recipe: CarlConfig, runs: Path) -> CarlConfig:
+    """Of the job's training; a method with a recipe of its own shares backbone and arithmetic with the others."""
+    shared = recipe
+    if job.method.recipe is not None:
+        shared = CarlConfig.from_yaml(
+            job.method.recipe, {"backbone": recipe.backbone, "precision": recipe.precision}
+        )
+    folder = runs / recipe.backbone.replace("/", "-") / f"{job.method.name}-{job.seed}"
+    return dataclasses.replace(shared, **(job.method.changes or {}), seed=job.seed, output=str(folder))
 
 
 def _trained(config: CarlConfig, say: Say) -> tuple[SentenceTransformer, dict[str, Predict], float]:

@@ -14,6 +14,7 @@ _IN_BATCH = {
     "regression_weight": 0.0,
     "ptd_weight": 0.0,
 }
+_TAUGHT = "recipes/emobank-minilm.yaml"
 _REGRESSION = {"mccl_weight": 0.0, "ptd_weight": 0.0, "regression_weight": 1.0}
 
 
@@ -24,9 +25,11 @@ class Method:
     Attributes:
         name: on the command line and in the results file.
         title: in the tables.
-        group: ``other`` (what one would do instead), ``part`` (of CARL), ``carl``, or ``ablation``.
+        group: ``other`` (what one would do instead), ``part`` (of CARL), ``carl``, ``ablation``, or ``taught`` (learns from
+            a teacher too, and is compared with its like).
         seeds: how many are asked for.
         changes: settings that differ from the recipe; None where nothing is trained.
+        recipe: another recipe than the one all share.
     """
 
     name: str
@@ -34,12 +37,14 @@ class Method:
     group: str
     seeds: int
     changes: dict[str, Any] | None = field(default_factory=dict)
+    recipe: str | None = None
 
 
 METHODS = (
     Method("untouched", "untouched backbone", "other", 1, None),
     Method("mse", "MSE fine-tuning", "other", 5, _REGRESSION),
     Method("carl", "CARL", "carl", 5),
+    Method("carl-taught", "CARL with a teacher", "taught", 5, recipe=_TAUGHT),
     Method("mccl", "MCCL alone", "part", 5, {"ptd_weight": 0.0, "regression_weight": 0.0}),
     Method(
         "supcon", "SupCon, binned labels", "other", 5, {**_IN_BATCH, "kernel": "binned", "temperature": 0.1}
@@ -65,6 +70,15 @@ METHODS = (
     # MCCL at next to no weight: it points out the salient tokens and teaches nothing.
     Method("ptd", "PTD alone", "part", 3, {"mccl_weight": 1e-6, "ptd_weight": 1.0, "regression_weight": 0.0}),
     Method("mccl-ptd", "MCCL + PTD", "part", 3, {"regression_weight": 0.0}),
+    Method(
+        "mse-taught",
+        "MSE on the teacher's ratings",
+        "taught",
+        3,
+        {**_REGRESSION, "distillation_weight": 0.0},
+        _TAUGHT,
+    ),
+    Method("distilled", "MSE and distillation, no MCCL", "taught", 3, _REGRESSION, _TAUGHT),
     Method("no-momentum", "CARL without momentum", "ablation", 2, {"keys": "online", "network": "online"}),
     Method("no-queue", "CARL without queue", "ablation", 2, {"queue_size": 0}),
     Method("sphere", "CARL, labels on the sphere", "ablation", 2, {"kernel": "sphere"}),
