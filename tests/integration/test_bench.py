@@ -17,7 +17,6 @@ from carl.data import load_corpus, load_task
 from carl.errors import CarlError, UsageError
 from carl.trainer import labels_of
 
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -25,8 +25,8 @@ class Method:
     Attributes:
         name: on the command line and in the results file.
         title: in the tables.
-        group: ``other`` (what one would do instead), ``part`` (of CARL), ``carl``, ``ablation``, or ``taught`` (learns from
-            a teacher too, and is compared with its like).
+        group: ``other`` (what one would do instead), ``part`` (of CARL), ``carl``, ``ablation``, or ``taught``
+            (learns from a teacher too, and is compared with its like).
         seeds: how many are asked for.
         changes: settings that differ from the recipe; None where nothing is trained.
         recipe: another recipe than the one all share.

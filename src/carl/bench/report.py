@@ -117,7 +117,8 @@ def write_report(results: Path, folder: Path) -> Path:
 INTRODUCTION = """# Results
 
 Every method has the same backbone, training data (EmoBank's training split; further texts under "With a teacher"
-alone), batches, schedule and closing ridge regression, and differs in its losses alone; [the experiments](experiments.md) say how the settings were chosen.
+alone), batches, schedule and closing ridge regression, and differs in its losses alone;
+[the experiments](experiments.md) say how the settings were chosen.
 
 Numbers are means over seeds, with half the width of the 95 % bootstrap interval over seeds and test items: 100 times
 Pearson's r for ratings (V valence, A arousal; ridge regression on frozen embeddings), accuracy in % for classes
