@@ -51,7 +51,7 @@ def main() -> None:
 def measure(name: str) -> dict[str, list[float]]:
     """Accuracy and macro-F1 by task."""
     encoder = AffectEncoder.from_pretrained(name).encoder if Path(name).is_dir() else load_backbone(name)
-    embed = Embedder(BatchEncoder(encoder, BACKENDS["torch"](encoder)))
+    embed = Embedder(BatchEncoder(encoder, BACKENDS["torch-bf16"](encoder)))
     scores = {}
     for task_name in TASKS:
         task = load_task(task_name)

@@ -49,7 +49,7 @@ def main() -> None:
     data = without_test()
     encoder = train(config, resume=(output / "recipe.yaml").exists(), say=print, data=data)
     dev = data.dev["emobank"]
-    predicted, rated = encoder.predict(dev["text"][:], batch_size=64), labels_of(dev)
+    predicted, rated = encoder.predict(dev["text"][:]), labels_of(dev)
     official = len(dev) - HELD_OUT
     learnt = [r for r in read_metrics(output / "metrics.jsonl") if "dev_valence_r" in r]
     cell = {

@@ -250,10 +250,8 @@ def _print_scores(scores: Iterable[tuple[float, float, str]]) -> None:
 
 def _scored(encoder: "AffectEncoder", rows: Iterator[tuple[dict[str, Any], str]]) -> Iterator[dict[str, Any]]:
     """Add two columns to each row; memory stays flat. Columns of that name in the input are kept."""
-    truncated = 0
     while chunk := list(islice(rows, CHUNK)):
         texts = [text for _, text in chunk]
-        truncated += encoder.count_truncated(texts)
         for (row, _), (valence, arousal) in zip(chunk, encoder.predict(texts), strict=True):
             suffix = "_predicted" if {"valence", "arousal"} & set(row) else ""
             yield {
@@ -261,9 +259,6 @@ def _scored(encoder: "AffectEncoder", rows: Iterator[tuple[dict[str, Any], str]]
                 f"valence{suffix}": round(float(valence), 4),
                 f"arousal{suffix}": round(float(arousal), 4),
             }
-    if truncated:
-        limit = encoder.encoder.max_seq_length
-        say(f"{truncated} texts are longer than {limit} tokens; only their beginning was read")
 
 
 @app.command()
@@ -286,7 +281,7 @@ def explain(
         grid.add_row(Text(token.token), signed(token.valence), signed(token.arousal))
     out.print(grid)
     if explanation.truncated:
-        say("the text is longer than the encoder reads; only its beginning was explained")
+        say("the text is longer than the encoder reads at once; only its beginning was explained")
 
 
 @data_app.command("list")

@@ -43,9 +43,7 @@ def compare(
         untouched = load_backbone(backbone)
 
         def encode(name: str) -> np.ndarray:
-            return np.concatenate(
-                [untouched.encode(c.splits[name]["text"][:], batch_size=64) for c in data.corpora]
-            )
+            return np.concatenate([untouched.encode(c.splits[name]["text"][:]) for c in data.corpora])
 
         def rated(name: str) -> np.ndarray:
             return np.concatenate([labels_of(c.splits[name]) for c in data.corpora])
@@ -55,8 +53,8 @@ def compare(
         for corpus in data.corpora:
             texts, labels = corpus.splits["test"]["text"][:], labels_of(corpus.splits["test"])
             ridge, carl = (
-                probe.predict(untouched.encode(texts, batch_size=64)),
-                model.predict(texts, batch_size=64),
+                probe.predict(untouched.encode(texts)),
+                model.predict(texts),
             )
             for dimension, name in enumerate(DIMENSIONS):
                 if np.isnan(labels[:, dimension]).all():

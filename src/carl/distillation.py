@@ -22,7 +22,6 @@ from torch import Tensor
 from carl.data.files import atomic_path, sha256
 from carl.errors import CarlError
 from carl.model import AffectEncoder
-from carl.precision import autocast
 from carl.trainer import labels_of
 from carl.training_data import TrainingData
 
@@ -205,11 +204,10 @@ def _ask(
     todo = {text for text in texts if key_of(text) not in lessons.ratings}
     if not todo:
         return
-    model = AffectEncoder.from_pretrained(teacher)
+    model = AffectEncoder.from_pretrained(teacher, backend="torch-bf16" if precision == "bf16" else "torch")
 
     def embed(part: list[str]) -> Tensor:
-        with autocast(precision, model.encoder.device):
-            return torch.from_numpy(model.encode(part, batch_size=64))
+        return torch.from_numpy(model.encode(part))
 
     if not lessons.ratings:
         sample = (

@@ -12,11 +12,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from carl.backbone import is_normalised
 from carl.errors import CarlError
-from carl.precision import autocast, choose_precision
+from carl.precision import autocast
 
 #: Texts that are tokenised and sorted at a time: memory does not grow with the number of texts.
 CHUNK = 8192
+CHARACTERS = 1 << 22
 #: Token slots of a batch, padding included: enough to keep the processor busy, few enough to stay in its cache.
 BUDGET = 1024
 
@@ -148,14 +150,16 @@ def exported(encoder: SentenceTransformer) -> torch.export.ExportedProgram:
 
 
 BACKENDS: dict[str, Callable[[SentenceTransformer], Runtime]] = {
-    "torch": lambda encoder: TorchRuntime(encoder, choose_precision("auto", encoder)[0]),
+    "torch": TorchRuntime,
+    "torch-bf16": lambda encoder: TorchRuntime(encoder, "bf16"),
     "openvino": OpenVinoRuntime,
 }
-"""Runtimes by name, each in the arithmetic that suits this processor."""
+"""Runtimes by name."""
 
 
 class BatchEncoder:
-    """Embeds texts in the runtime given.
+    """Embeds texts in the runtime given. A text longer than the encoder reads is embedded window by window; its vector
+    is the mean of theirs, weighted by their tokens.
 
     Args:
         encoder: whose tokenizer and reading limit are used.
@@ -166,25 +170,54 @@ class BatchEncoder:
     def __init__(self, encoder: SentenceTransformer, runtime: Runtime, budget: int = BUDGET) -> None:
         self.runtime, self._budget = runtime, budget
         self._tokenizer, self._limit = encoder.tokenizer, encoder.max_seq_length
-        self._dim = encoder.get_embedding_dimension()
+        self._dim, self._unit = encoder.get_embedding_dimension(), is_normalised(encoder)
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """(n, d) embeddings of n texts, in their order."""
         vectors = np.empty((len(texts), self._dim), dtype=np.float32)
-        for start in range(0, len(texts), CHUNK):
-            part = vectors[start : start + CHUNK]
-            self.runtime.fill(self._batches(texts[start : start + CHUNK]), part)
+        start = 0
+        while start < len(texts):
+            end, characters = start, 0
+            while end < min(start + CHUNK, len(texts)) and (characters < CHARACTERS or end == start):
+                characters += len(texts[end])
+                end += 1
+            vectors[start:end] = self._embed(texts[start:end])
+            start = end
         return vectors
 
-    def _batches(self, texts: Sequence[str]) -> Iterator[Batch]:
-        limit = self._limit
-        encoded = self._tokenizer(list(texts), truncation=bool(limit), max_length=limit, verbose=False)
-        tokens: list[list[int]] = encoded["input_ids"]
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        windows, text_of = self._windows(texts)
+        vectors = np.empty((len(windows), self._dim), dtype=np.float32)
+        self.runtime.fill(self._batches(windows), vectors)
+        if len(windows) == len(texts):
+            return vectors
+        lengths = np.array([len(window) for window in windows], dtype=np.float32)
+        sums = np.zeros((len(texts), self._dim), dtype=np.float32)
+        np.add.at(sums, text_of, vectors * lengths[:, None])
+        sums /= np.bincount(text_of, lengths, len(texts))[:, None]
+        if self._unit:
+            sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+        return sums
+
+    def _windows(self, texts: Sequence[str]) -> tuple[list[list[int]], npt.NDArray[np.intp]]:
+        """Tokens of every window, and the text that each is of."""
+        encoded = self._tokenizer(
+            [_well_formed(text) for text in texts],
+            truncation=bool(self._limit),
+            max_length=self._limit,
+            return_overflowing_tokens=bool(self._limit),
+            return_attention_mask=False,
+            verbose=False,
+        )
+        text_of = encoded["overflow_to_sample_mapping"] if self._limit else range(len(texts))
+        return encoded["input_ids"], np.array(text_of, dtype=np.intp)
+
+    def _batches(self, tokens: list[list[int]]) -> Iterator[Batch]:
         lengths = np.array([len(ids) for ids in tokens])
         order = np.argsort(-lengths, kind="stable")  # longest first: what memory will be needed shows at once
         start = 0
         while start < len(order):
-            longest = int(lengths[order[start]])
+            longest = max(2, int(lengths[order[start]]))
             rows = order[start : start + max(1, self._budget // longest)]
             ids = np.full((len(rows), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
             mask = np.zeros_like(ids)
@@ -193,3 +226,8 @@ class BatchEncoder:
                 mask[row, : lengths[index]] = 1
             yield Batch(rows, ids, mask)
             start += len(rows)
+
+
+def _well_formed(text: str) -> str:
+    """Half a surrogate pair, which no tokenizer takes, becomes the replacement character."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from carl.backbone import special_tokens, word_embeddings
 from carl.checkpoint import staging_folder
-from carl.errors import CarlError
+from carl.errors import CarlError, UsageError
+from carl.inference import BACKENDS, BatchEncoder
 from carl.perturbation import valid_tokens
 from carl.saliency import integrated_gradients
 
@@ -83,10 +84,16 @@ class AffectEncoder:
         weight: (2, d) of the affine valence-arousal head.
         bias: (2,).
         card: what to say of the model in its ``affect/config.json``: backbone, data, scores.
+        backend: what computes the embeddings; see ``carl.inference.BACKENDS``.
     """
 
     def __init__(
-        self, encoder: SentenceTransformer, weight: Tensor, bias: Tensor, card: dict[str, Any] | None = None
+        self,
+        encoder: SentenceTransformer,
+        weight: Tensor,
+        bias: Tensor,
+        card: dict[str, Any] | None = None,
+        backend: str = "torch",
     ) -> None:
         dim = encoder.get_embedding_dimension()
         if tuple(weight.shape) != (2, dim) or tuple(bias.shape) != (2,):
@@ -98,14 +105,21 @@ class AffectEncoder:
         self.weight = weight.detach().float().to(encoder.device)
         self.bias = bias.detach().float().to(encoder.device)
         self.card = dict(card or {})
+        if backend not in BACKENDS:
+            raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
+        self._encode = BatchEncoder(encoder, BACKENDS[backend](encoder))
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], device: str | None = None) -> Self:
+    def from_pretrained(
+        cls, path: str | os.PathLike[str], device: str | None = None, backend: str = "torch"
+    ) -> Self:
         """Load a folder written by ``save_pretrained`` or ``carl train``.
 
         Args:
             path: the folder.
             device: such as ``cpu`` or ``cuda``; None takes the best at hand.
+            backend: ``torch``, ``torch-bf16`` (half the time where the processor has bf16) or ``openvino`` (a third, on
+                any processor; compiles for some seconds first).
 
         Raises:
             CarlError: if the folder is missing, holds no valence-arousal head, is damaged, or was written by a newer
@@ -133,7 +147,9 @@ class AffectEncoder:
             encoder = SentenceTransformer(
                 str(folder), device=device, trust_remote_code=False, local_files_only=True
             )
-            return cls(encoder, head["weight"], head["bias"], card)
+            return cls(encoder, head["weight"], head["bias"], card, backend)
+        except UsageError:
+            raise
         except CarlError as error:
             raise CarlError(f"{folder}: {error}") from error
         except Exception as error:  # a damaged folder makes the loaders raise whatever they like
@@ -163,27 +179,20 @@ class AffectEncoder:
             source.replace(target)
         staging.rmdir()
 
-    def encode(self, texts: str | Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
-        """Embeddings (n, d) of n texts, or (d,) of one; options go to ``SentenceTransformer.encode``."""
-        return np.asarray(self.encoder.encode(texts, **options), dtype=np.float32)
+    def encode(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embeddings (n, d) of n texts, or (d,) of one. Of any length: see ``carl.inference.BatchEncoder``."""
+        vectors = self._encode([texts] if isinstance(texts, str) else list(texts))
+        return np.asarray(vectors[0] if isinstance(texts, str) else vectors)
 
-    def predict(self, texts: str | Sequence[str], **options: Any) -> npt.NDArray[np.float32]:
+    def predict(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Valence and arousal in [-1, 1]: (n, 2) for n texts, (2,) for one; 0 is neutral."""
-        return self.predict_embeddings(self.encode(texts, **options))
+        return self.predict_embeddings(self.encode(texts))
 
     def predict_embeddings(self, embeddings: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """The same for what ``encode`` returned: (n, d) -> (n, 2)."""
         values = np.asarray(embeddings, dtype=np.float32)
         scores = values @ self.weight.cpu().numpy().T + self.bias.cpu().numpy()
         return np.asarray(np.clip(scores, -1.0, 1.0), dtype=np.float32)
-
-    def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many of the texts are longer than the encoder reads; their tails do not count."""
-        limit = self.encoder.max_seq_length
-        if not limit or not texts:
-            return 0
-        encoded = self.encoder.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
-        return sum(len(ids) > limit for ids in encoded)
 
     def explain(self, text: str, steps: int = 32) -> Explanation:
         """Each token's signed contribution to valence and arousal, by integrated gradients.
@@ -222,7 +231,7 @@ class AffectEncoder:
             TokenSaliency(text[start:end], start, end, float(contribution[0]), float(contribution[1]))
             for (start, end), contribution in spans.items()
         )
-        truncated = self.count_truncated([text]) > 0
+        truncated = bool(limit) and len(tokenizer(text, verbose=False)["input_ids"]) > limit
         return Explanation(text, valence, arousal, tokens, (baseline[0], baseline[1]), truncated)
 
     def _scores(self, features: dict[str, Tensor]) -> Tensor:

@@ -59,7 +59,7 @@ def write_run_report(
     for corpus in data.corpora:
         dataset = corpus.splits[split]
         rated = labels_of(dataset)
-        predicted = model.predict(dataset["text"][:], batch_size=64)
+        predicted = model.predict(dataset["text"][:])
         scores = score(predicted, rated)
         rows.append([corpus.name, len(rated), *(scores.get(name) for name in statistics)])
         figures.append(

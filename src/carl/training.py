@@ -31,9 +31,10 @@ from carl.config import CarlConfig
 from carl.distillation import teach, teacher_files
 from carl.errors import CarlError, Interrupted, UsageError
 from carl.evaluation.valence_arousal import RidgeProbe, score
+from carl.inference import BatchEncoder, TorchRuntime
 from carl.losses.carl import CarlObjective
 from carl.model import AffectEncoder
-from carl.precision import autocast, choose_precision
+from carl.precision import choose_precision
 from carl.trainer import (
     CarlTrainer,
     DevEvaluator,
@@ -199,9 +200,9 @@ def _finish(
     """
     network, head = objective.outcome
     learnt = AffectEncoder(network, *head.as_affine())
-    with autocast(config.precision, network.device):
-        dev = {n: (learnt.encode(d["text"][:], batch_size=64), labels_of(d)) for n, d in data.dev.items()}
-        train_embeddings = learnt.encode(data.train["text"][:], batch_size=64)
+    encode = BatchEncoder(network, TorchRuntime(network, config.precision))
+    dev = {n: (encode(d["text"][:]), labels_of(d)) for n, d in data.dev.items()}
+    train_embeddings = encode(data.train["text"][:])
     dev_embeddings, dev_labels = (np.concatenate(parts) for parts in zip(*dev.values(), strict=True))
     probe = RidgeProbe.fit(train_embeddings, labels_of(data.train), dev_embeddings, dev_labels)
     weight, bias = (torch.from_numpy(part).to(learnt.weight) for part in (probe.weight, probe.bias))

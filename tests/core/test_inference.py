@@ -9,6 +9,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from carl import inference
+from carl.backbone import is_normalised
 from carl.errors import CarlError
 from carl.inference import Batch, BatchEncoder, OpenVinoRuntime, TorchRuntime
 
@@ -73,6 +74,25 @@ def test_batches_keep_to_the_budget_and_hold_similar_lengths(
     longest = [batch.mask.sum(axis=1).max() for batch in runtime.batches]
     assert longest == sorted(longest, reverse=True)
     assert sorted(row for batch in runtime.batches for row in batch.rows) == list(range(len(TEXTS)))
+
+
+def test_a_long_text_is_read_to_its_end_in_windows(tiny_model: SentenceTransformer) -> None:
+    limit = tiny_model.max_seq_length
+    words = "we loved the wonderful party they hated the awful storm".split()
+    long = " ".join(words[i * i % len(words)] for i in range(3 * limit))
+    ids = tiny_model.tokenizer(long, add_special_tokens=False, verbose=False)["input_ids"]
+    expected, total = np.zeros(tiny_model.get_embedding_dimension()), 0
+    for start in range(0, len(ids), limit - 2):  # by hand: two special tokens a window
+        window = ids[start : start + limit - 2]
+        vector = tiny_model.encode(tiny_model.tokenizer.decode(window), show_progress_bar=False)
+        expected += vector * (len(window) + 2)
+        total += len(window) + 2
+    expected /= total
+    if is_normalised(tiny_model):
+        expected /= np.linalg.norm(expected)
+    found = BatchEncoder(tiny_model, TorchRuntime(tiny_model))(["short", long, "also short"])
+    np.testing.assert_allclose(found[1], expected, atol=1e-4)
+    np.testing.assert_allclose(found[2], tiny_model.encode("also short"), atol=1e-5)
 
 
 def test_no_texts_no_vectors(tiny_model: SentenceTransformer) -> None:

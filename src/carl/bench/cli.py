@@ -23,7 +23,9 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="At most so many seeds of each method.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another backbone than the recipe's.")] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads.")] = None,
-    backend: Annotated[str, typer.Option(help="What embeds the texts: torch or openvino.")] = "torch",
+    backend: Annotated[
+        str, typer.Option(help="What embeds the texts: torch, torch-bf16 or openvino.")
+    ] = "torch",
     results: Results = RESULTS,
     runs: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("runs/bench"),
     only_plan: Annotated[
