@@ -16,8 +16,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from carl.bench.cli import app as bench_app
+from carl.data.cli import app as data_app
 from carl.errors import CarlError, Interrupted, UsageError
-from carl.terminal import coloured, err, out, quiet_libraries, say, score_line, signed, table_grid
+from carl.terminal import coloured, err, out, quiet_libraries, ranged, say, score_line, signed, table_grid
 
 if TYPE_CHECKING:
     from carl.config import CarlConfig
@@ -29,12 +30,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="CARL: emotion-aware sentence embeddings. Train on human ratings, score, explain.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="The rated corpora that CARL knows.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
 CHUNK = 2048
+RELEASED = "carl-minilm"
 
+Model = Annotated[
+    str, typer.Option("--model", help="Model folder, or carl-minilm, which comes with the package.")
+]
 Data = Annotated[
     list[str] | None, typer.Option(help="Corpus name or table file; name=0.5 weighs it. Repeatable.")
 ]
@@ -131,9 +135,7 @@ def train(
             Path(settings.output), given if config else {name: given[name] for name in flags}
         )
     if _train(settings, resume=resume, overwrite=overwrite) is not None:
-        say(
-            f'next: carl predict {settings.output} "How do you feel today?"  |  carl explain {settings.output} "..."'
-        )
+        say(f'next: carl predict --model {settings.output} "How do you feel today?"')
 
 
 def _yaml_value(text: str) -> Any:
@@ -211,65 +213,85 @@ def evaluate(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to score.")] = None,
+    model: Model = RELEASED,
     file: Annotated[
         str | None, typer.Option(help="csv, tsv, jsonl, parquet or txt file, or - for stdin.")
     ] = None,
     column: Annotated[str, typer.Option(help="Text column of the file.")] = "text",
     output: Annotated[Path | None, typer.Option(help="Write a csv, jsonl or parquet file.")] = None,
+    backend: Annotated[str, typer.Option(help="torch, torch-bf16 or openvino.")] = "torch",
     skip_bad_rows: SkipBadRows = False,
 ) -> None:
-    """Valence and arousal of texts, each from -1 (unpleasant, calm) to 1 (pleasant, excited)."""
+    """Valence and arousal of texts, each from -1 (unpleasant, calm) to 1 (pleasant, excited), with 90 % intervals."""
     from carl.data import read_texts, write_table
 
     if bool(texts) == (file is not None):
         raise UsageError("give either texts or --file")
+    if texts and Path(texts[0], "affect").is_dir():
+        raise UsageError(f"{texts[0]} is a model, not a text; write --model {texts[0]}")
     rows: Iterable[tuple[dict[str, Any], str]]
     rows = (
         read_texts(file, column, skip_bad_rows=skip_bad_rows)
         if file
         else (({"text": t}, t) for t in texts or [])
     )
-    encoder = _load(model)
+    encoder = _load(model, backend)
     scored = _scored(encoder, iter(rows))
     if output is not None:
-        count = write_table(output, scored)
+        count = write_table(
+            output, (row | {names[k]: v for k, v in score.items()} for row, _, score, names in scored)
+        )
         say(f"{output}: {count:,} rows")
         return
-    _print_scores((*list(row.values())[-2:], str(row.get(column, row.get("text")))) for row in scored)
+    _print_scores((score, text) for _, text, score, _ in scored)
 
 
-def _print_scores(scores: Iterable[tuple[float, float, str]]) -> None:
+def _print_scores(scores: Iterable[tuple[dict[str, Any], str]]) -> None:
     """One line a text, as it comes and however long."""
-    out.print("valence  arousal  text", style="bold")
-    for valence, arousal, text in scores:
-        line = Text.assemble(" ", signed(valence), "   ", signed(arousal), "  ", " ".join(text.split()))
+    head = True
+    for score, text in scores:
+        shown = [
+            ranged(score[d], score[f"{d}_low"], score[f"{d}_high"])
+            if f"{d}_low" in score
+            else signed(score[d])
+            for d in ("valence", "arousal")
+        ]
+        emotion = f"{score['emotion']:9}" if "emotion" in score else ""
+        if head:
+            titles = [f"{d:{len(part)}}" for d, part in zip(("valence", "arousal"), shown, strict=True)]
+            out.print("  ".join(filter(None, [*titles, emotion and f"{'emotion':9}", "text"])), style="bold")
+            head = False
+        line = Text("  ").join([*shown, *([Text(emotion)] if emotion else []), Text(" ".join(text.split()))])
         out.print(line, soft_wrap=True)
 
 
-def _scored(encoder: "AffectEncoder", rows: Iterator[tuple[dict[str, Any], str]]) -> Iterator[dict[str, Any]]:
-    """Add two columns to each row; memory stays flat. Columns of that name in the input are kept."""
+def _scored(
+    encoder: "AffectEncoder", rows: Iterator[tuple[dict[str, Any], str]]
+) -> Iterator[tuple[dict[str, Any], str, dict[str, Any], dict[str, str]]]:
+    """Each row with its text, its scores, and the columns they go to: not those that the row has already. Memory stays
+    flat.
+    """
+    from carl.scores import score_texts
+
     while chunk := list(islice(rows, CHUNK)):
-        texts = [text for _, text in chunk]
-        for (row, _), (valence, arousal) in zip(chunk, encoder.predict(texts), strict=True):
-            suffix = "_predicted" if {"valence", "arousal"} & set(row) else ""
-            yield {
-                **row,
-                f"valence{suffix}": round(float(valence), 4),
-                f"arousal{suffix}": round(float(arousal), 4),
-            }
+        scores = score_texts(encoder, [text for _, text in chunk])
+        for (row, text), score in zip(chunk, scores, strict=True):
+            suffix = "_predicted" if set(score) & set(row) else ""
+            yield row, text, score, {name: f"{name}{suffix}" for name in score}
 
 
 @app.command()
 def explain(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
     text: Annotated[str, typer.Argument(help="The text.")],
+    model: Model = RELEASED,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Which tokens of a text carry its affect."""
     import dataclasses
 
+    if Path(text, "affect").is_dir():
+        raise UsageError(f"{text} is a model, not a text; write --model {text}")
     explanation = _load(model).explain(text)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(explanation), ensure_ascii=False))
@@ -284,46 +306,6 @@ def explain(
         say("the text is longer than the encoder reads at once; only its beginning was explained")
 
 
-@data_app.command("list")
-def data_list() -> None:
-    """Name the known corpora."""
-    from carl.data import corpus_names, describe
-
-    grid = Grid("name", "rows", "labels", "what", box=None, pad_edge=False)
-    for name in corpus_names():
-        info = describe(name)
-        grid.add_row(name, "" if info.rows is None else f"{info.rows:,}", info.labels, info.title)
-    out.print(grid)
-
-
-@data_app.command("get")
-def data_get(names: Annotated[list[str], typer.Argument(help="Corpora to fetch.")]) -> None:
-    """Fetch corpora into the cache, hash checked."""
-    from carl.data import load_corpus
-
-    quiet_libraries()
-    for name in names:
-        corpus = load_corpus(name)
-        sizes = ", ".join(f"{split} {len(rows):,}" for split, rows in corpus.splits.items())
-        out.print(f"{name}: {sizes}")
-        for note in corpus.notes:
-            say(f"{name}: {note}")
-
-
-@data_app.command("show")
-def data_show(name: Annotated[str, typer.Argument(help="Corpus.")]) -> None:
-    """What a corpus holds, and how it may be used."""
-    import dataclasses
-
-    from carl.data import describe
-
-    grid = Grid(box=None, show_header=False, pad_edge=False)
-    for field, value in dataclasses.asdict(describe(name)).items():
-        shown = f"{value[0]:g} to {value[1]:g}" if field == "scale" else "" if value is None else str(value)
-        grid.add_row(Text(field, style="bold"), Text(shown))
-    out.print(grid)
-
-
 @app.command()
 def demo(
     config: Annotated[Path, typer.Option(help="Recipe.")] = Path("recipes/demo.yaml"),
@@ -331,6 +313,7 @@ def demo(
     """Train on freely fetched ratings, compare with a lexicon and with the untouched backbone, write a report."""
     from carl.config import CarlConfig
     from carl.demo import SENTENCES, compare, write_demo_report
+    from carl.scores import score_texts
     from carl.training_data import load_training_data
 
     settings = CarlConfig.from_yaml(config)
@@ -351,23 +334,22 @@ def demo(
     out.print(table_grid(table))
     out.print(f"[dim]{escape(table.note)}[/]")
     out.print("\nWhat CARL makes of a few sentences, from -1 to 1:\n")
-    predicted = model.predict(list(SENTENCES))
-    _print_scores((float(v), float(a), text) for (v, a), text in zip(predicted, SENTENCES, strict=True))
+    _print_scores(zip(score_texts(model, list(SENTENCES)), SENTENCES, strict=True))
     out.print(f"\nThe report, with pictures: {report}\n\nTry next:", soft_wrap=True)
     for line in (
-        f'carl predict {folder} "your own sentence"',
-        f'carl explain {folder} "your own sentence"',
+        f'carl predict --model {folder} "your own sentence"',
+        f'carl explain --model {folder} "your own sentence"',
         "carl train --data emobank --output runs/emobank",
         "carl train --data my.csv --text text --valence v --arousal a --scale 1 9 --output runs/mine",
     ):
         out.print(f"  {line}", soft_wrap=True)
 
 
-def _load(folder: Path) -> "AffectEncoder":
+def _load(folder: str | Path, backend: str = "torch") -> "AffectEncoder":
     from carl.model import AffectEncoder
 
     quiet_libraries()
-    return AffectEncoder.from_pretrained(folder)
+    return AffectEncoder.from_pretrained(folder, backend=backend)
 
 
 if __name__ == "__main__":

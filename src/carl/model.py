@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
-from carl.backbone import special_tokens, word_embeddings
+from carl.backbone import load_backbone, special_tokens, word_embeddings
+from carl.calibration import Calibration
 from carl.checkpoint import staging_folder
+from carl.delta import apply, difference
 from carl.errors import CarlError, UsageError
-from carl.inference import BACKENDS, BatchEncoder
+from carl.inference import BACKENDS, BatchEncoder, Runtime
 from carl.perturbation import valid_tokens
 from carl.saliency import integrated_gradients
 
@@ -28,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Version of the files in ``affect/``; a reader refuses what is newer than itself.
 FORMAT = 1
+#: The model that comes with the package.
+RELEASED = "carl-minilm"
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,21 @@ class Explanation:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class EmotionHead:
+    """Multinomial logistic regression on the embeddings.
+
+    Attributes:
+        names: of the k emotions.
+        weight: (k, d).
+        bias: (k,).
+    """
+
+    names: tuple[str, ...]
+    weight: Tensor
+    bias: Tensor
+
+
 class AffectEncoder:
     """Sentence embeddings in which affect counts, and the valence and arousal read off them.
 
@@ -85,6 +105,8 @@ class AffectEncoder:
         bias: (2,).
         card: what to say of the model in its ``affect/config.json``: backbone, data, scores.
         backend: what computes the embeddings; see ``carl.inference.BACKENDS``.
+        calibration: what the predictions are worth, if known.
+        emotion: names the emotion, if one was trained.
     """
 
     def __init__(
@@ -94,6 +116,8 @@ class AffectEncoder:
         bias: Tensor,
         card: dict[str, Any] | None = None,
         backend: str = "torch",
+        calibration: Calibration | None = None,
+        emotion: EmotionHead | None = None,
     ) -> None:
         dim = encoder.get_embedding_dimension()
         if tuple(weight.shape) != (2, dim) or tuple(bias.shape) != (2,):
@@ -105,18 +129,17 @@ class AffectEncoder:
         self.weight = weight.detach().float().to(encoder.device)
         self.bias = bias.detach().float().to(encoder.device)
         self.card = dict(card or {})
-        if backend not in BACKENDS:
-            raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
-        self._encode = BatchEncoder(encoder, BACKENDS[backend](encoder))
+        self.calibration, self.emotion = calibration, emotion
+        self._encode = BatchEncoder(encoder, _runtime(backend)(encoder))
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str], device: str | None = None, backend: str = "torch"
+        cls, path: str | os.PathLike[str] = RELEASED, device: str | None = None, backend: str = "torch"
     ) -> Self:
-        """Load a folder written by ``save_pretrained`` or ``carl train``.
+        """Load a folder written by ``save_pretrained``, ``save_delta`` or ``carl train``.
 
         Args:
-            path: the folder.
+            path: the folder, or ``carl-minilm``, the model that comes with the package.
             device: such as ``cpu`` or ``cuda``; None takes the best at hand.
             backend: ``torch``, ``torch-bf16`` (half the time where the processor has bf16) or ``openvino`` (a third, on
                 any processor; compiles for some seconds first).
@@ -124,8 +147,10 @@ class AffectEncoder:
         Raises:
             CarlError: if the folder is missing, holds no valence-arousal head, is damaged, or was written by a newer
                 version.
+            UsageError: an unknown backend.
         """
-        folder = Path(path)
+        _runtime(backend)  # before anything is read
+        folder = released_folder() if str(path) == RELEASED else Path(path)
         config_path, head_path = folder / "affect" / "config.json", folder / "affect" / "head.safetensors"
         if not folder.is_dir():
             raise CarlError(f"{folder}: no such model folder; train one with `carl train --output {folder}`")
@@ -136,7 +161,10 @@ class AffectEncoder:
         try:
             card = json.loads(config_path.read_text(encoding="utf-8"))
             version = card.pop("format")
-        except (ValueError, KeyError, AttributeError) as error:
+            if version == FORMAT:
+                interval, names = card.pop("interval", None), card.pop("emotions", None)
+                calibration = None if interval is None else Calibration.from_json(interval)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise CarlError(f"{config_path}: not a valid model description; the folder is damaged") from error
         if version != FORMAT:
             raise CarlError(
@@ -144,10 +172,11 @@ class AffectEncoder:
             )
         try:
             head = load_file(head_path)
-            encoder = SentenceTransformer(
-                str(folder), device=device, trust_remote_code=False, local_files_only=True
+            emotion = (
+                EmotionHead(tuple(names), head["emotion_weight"], head["emotion_bias"]) if names else None
             )
-            return cls(encoder, head["weight"], head["bias"], card, backend)
+            encoder = _load_encoder(folder, card, device)
+            return cls(encoder, head["weight"], head["bias"], card, backend, calibration, emotion)
         except UsageError:
             raise
         except CarlError as error:
@@ -162,22 +191,37 @@ class AffectEncoder:
 
         The files are written aside and then moved in, ``modules.json`` last, so that a folder that loads is whole.
         """
-        folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = staging_folder(folder / "model")
-        self.encoder.save_pretrained(str(staging), create_model_card=False)
-        (staging / "affect").mkdir()
+        with _replacing(Path(path), last="modules.json") as staging:
+            self.encoder.save_pretrained(str(staging), create_model_card=False)
+            self._save_affect(staging)
+
+    def save_delta(self, path: str | os.PathLike[str]) -> None:
+        """Write a small folder: only how the encoder differs from its backbone, rounded (see ``carl.delta``).
+
+        Whoever loads it needs the same backbone at hand.
+
+        Raises:
+            CarlError: the card does not name the backbone, or another one than the encoder was trained from.
+        """
+        if "backbone" not in self.card:
+            raise CarlError("the model does not say from which backbone it was trained")
+        delta = difference(self.encoder, load_backbone(self.card["backbone"]))
+        with _replacing(Path(path), last="delta.safetensors") as staging:
+            save_file(delta, staging / "delta.safetensors")
+            self._save_affect(staging)
+
+    def _save_affect(self, folder: Path) -> None:
+        (folder / "affect").mkdir()
         head = {"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu().contiguous()}
-        save_file(head, staging / "affect" / "head.safetensors")
         description = {"format": FORMAT, "outputs": ["valence", "arousal"], "range": [-1, 1], **self.card}
+        if self.calibration is not None:
+            description["interval"] = self.calibration.to_json()
+        if self.emotion is not None:
+            description["emotions"] = list(self.emotion.names)
+            head |= {"emotion_weight": self.emotion.weight, "emotion_bias": self.emotion.bias}
+        save_file(head, folder / "affect" / "head.safetensors")
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-        (staging / "affect" / "config.json").write_text(text, encoding="utf-8")
-        for source in sorted(staging.iterdir(), key=lambda p: p.name == "modules.json"):
-            target = folder / source.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            source.replace(target)
-        staging.rmdir()
+        (folder / "affect" / "config.json").write_text(text, encoding="utf-8")
 
     def encode(self, texts: str | Sequence[str]) -> npt.NDArray[np.float32]:
         """Embeddings (n, d) of n texts, or (d,) of one. Of any length: see ``carl.inference.BatchEncoder``."""
@@ -193,6 +237,27 @@ class AffectEncoder:
         values = np.asarray(embeddings, dtype=np.float32)
         scores = values @ self.weight.cpu().numpy().T + self.bias.cpu().numpy()
         return np.asarray(np.clip(scores, -1.0, 1.0), dtype=np.float32)
+
+    def intervals(self, predicted: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Low and high end (n, 2, 2) around predictions (n, 2), covering ``calibration.level`` of the ratings.
+
+        Raises:
+            CarlError: the model was not calibrated.
+        """
+        if self.calibration is None:
+            raise CarlError("the model has no calibration; train it with this version of carl-affect")
+        return self.calibration.intervals(predicted)
+
+    def emotions(self, embeddings: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Probabilities (n, k) of ``emotion.names`` for embeddings (n, d).
+
+        Raises:
+            CarlError: the model names no emotions.
+        """
+        if self.emotion is None:
+            raise CarlError("the model names no emotions; carl-minilm does")
+        x = torch.from_numpy(np.asarray(embeddings, dtype=np.float32))
+        return F.linear(x, self.emotion.weight, self.emotion.bias).softmax(dim=1).numpy()
 
     def explain(self, text: str, steps: int = 32) -> Explanation:
         """Each token's signed contribution to valence and arousal, by integrated gradients.
@@ -237,3 +302,36 @@ class AffectEncoder:
     def _scores(self, features: dict[str, Tensor]) -> Tensor:
         embedding = self.encoder(dict(features))["sentence_embedding"]
         return F.linear(embedding.float(), self.weight, self.bias)
+
+
+def _runtime(backend: str) -> Callable[[SentenceTransformer], Runtime]:
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown backend {backend!r}; choose from {', '.join(BACKENDS)}")
+    return BACKENDS[backend]
+
+
+def released_folder() -> Path:
+    """Where the package keeps ``carl-minilm``."""
+    return Path(__file__).parent / "models" / RELEASED
+
+
+def _load_encoder(folder: Path, card: dict[str, Any], device: str | None) -> SentenceTransformer:
+    if not (folder / "delta.safetensors").is_file():
+        return SentenceTransformer(str(folder), device=device, trust_remote_code=False, local_files_only=True)
+    encoder = load_backbone(card["backbone"])
+    apply(encoder, load_file(folder / "delta.safetensors"))
+    return encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def _replacing(folder: Path, *, last: str) -> Iterator[Path]:
+    """A folder aside to write into, whose parts are then moved into ``folder``, ``last`` in the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    staging = staging_folder(folder / "model")
+    yield staging
+    for source in sorted(staging.iterdir(), key=lambda p: p.name == last):
+        target = folder / source.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        source.replace(target)
+    staging.rmdir()

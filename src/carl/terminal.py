@@ -41,6 +41,11 @@ def signed(value: float) -> Text:
     )
 
 
+def ranged(value: float, low: float, high: float) -> Text:
+    """A score and the interval around it."""
+    return Text.assemble(signed(value), (f" {low:+.2f}…{high:+.2f}", "dim"))
+
+
 def coloured(explanation: "Explanation") -> Text:
     """The text with each token on a ground from orange (pulls valence down) to blue (pushes it up)."""
     text = Text(explanation.text)

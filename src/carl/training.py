@@ -27,6 +27,7 @@ from transformers import TrainerCallback, set_seed
 from carl import checkpoint as ckpt
 from carl.affect import label_statistics
 from carl.backbone import load_backbone, load_masked_lm
+from carl.calibration import Calibration, affine_correction
 from carl.config import CarlConfig
 from carl.distillation import teach, teacher_files
 from carl.errors import CarlError, Interrupted, UsageError
@@ -212,10 +213,28 @@ def _finish(
         affine = weight.lerp(learnt.weight, share), bias.lerp(learnt.bias, share)
         encoder = AffectEncoder(network, *affine, card={**card, "head": name})
         by_corpus = {n: score(encoder.predict_embeddings(e), labels) for n, (e, labels) in dev.items()}
-        scores = mean_scores(by_corpus)
-        encoder.card["dev"] = {n: round(value, 4) for n, value in scores.items()}
-        found.append((encoder, scores))
-    return max(found, key=lambda pair: np.nan_to_num(pair[1]["mean_r"], nan=-1.0))  # the first of equals
+        found.append((encoder, mean_scores(by_corpus)))
+    encoder, _ = max(
+        found, key=lambda pair: np.nan_to_num(pair[1]["mean_r"], nan=-1.0)
+    )  # the first of equals
+    return _calibrated(encoder, dev)
+
+
+def _calibrated(
+    encoder: AffectEncoder, dev: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[AffectEncoder, dict[str, float]]:
+    """Correct the head, and learn its intervals, on the dev splits (embeddings and ratings by corpus); r stays."""
+    embeddings, rated = (np.concatenate(parts) for parts in zip(*dev.values(), strict=True))
+    slope, intercept = (
+        torch.from_numpy(part).to(encoder.weight)
+        for part in affine_correction(encoder.predict_embeddings(embeddings), rated)
+    )
+    affine = encoder.weight * slope[:, None], encoder.bias * slope + intercept
+    corrected = AffectEncoder(encoder.encoder, *affine, card=encoder.card)
+    corrected.calibration = Calibration.fit(corrected.predict_embeddings(embeddings), rated)
+    scores = mean_scores({n: score(corrected.predict_embeddings(e), y) for n, (e, y) in dev.items()})
+    corrected.card["dev"] = {n: round(value, 4) for n, value in scores.items()}
+    return corrected, scores
 
 
 def _facts(config: CarlConfig, data: TrainingData, model: Any) -> dict[str, Any]:

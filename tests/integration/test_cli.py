@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from carl import AffectEncoder, checkpoint
+from carl.calibration import Calibration
 from carl.config import CarlConfig
+from carl.model import EmotionHead
 
 from .conftest import Carl
 
@@ -70,11 +73,33 @@ def test_long_training_texts_are_cut_and_counted_and_the_model_reads_on(
 
 
 def test_predict_texts(run_folder: Path, carl: Carl) -> None:
-    outcome = carl("predict", run_folder, "the happy child", "--", "-0.5 is not an option")
+    outcome = carl("predict", "--model", run_folder, "the happy child", "--", "-0.5 is not an option")
     assert outcome.code == 0, outcome.err
     valence, arousal = AffectEncoder.from_pretrained(run_folder).predict("the happy child")
     assert f"{valence:+.3f}" in outcome.out
     assert f"{arousal:+.3f}" in outcome.out
+    assert "…" not in outcome.out  # too few dev rows for an interval: none is invented
+
+
+def test_a_calibrated_model_says_how_sure_it_is(run_folder: Path, carl: Carl, tmp_path: Path) -> None:
+    model = AffectEncoder.from_pretrained(run_folder)
+    model.calibration = Calibration(0.9, (0.2, 0.1), (100, 100))
+    dim = model.weight.shape[1]
+    model.emotion = EmotionHead(("joy", "fear"), torch.zeros(2, dim), torch.tensor([2.0, 0.0]))
+    model.save_pretrained(tmp_path / "model")
+    valence, arousal = model.predict("the happy child")
+    outcome = carl("predict", "--model", tmp_path / "model", "the happy child", "the storm")
+    assert f"{valence:+.3f} {valence - 0.2:+.2f}…{valence + 0.2:+.2f}" in outcome.out
+    assert outcome.out.count("joy") == 2
+    target = tmp_path / "out.jsonl"
+    (tmp_path / "in.txt").write_text("the happy child\n")
+    assert (
+        carl("predict", "--model", tmp_path / "model", "--file", tmp_path / "in.txt", "--output", target).code
+        == 0
+    )
+    record = json.loads(target.read_text())
+    assert record["arousal_high"] == pytest.approx(arousal + 0.1, abs=1e-3)
+    assert record["emotion_probability"] == pytest.approx(1 / (1 + math.exp(-2)), abs=1e-3)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -86,7 +111,7 @@ def test_predict_a_file_keeps_rows_order_and_columns(
     )
     source, target = tmp_path / "in.jsonl", tmp_path / f"out.{suffix}"
     rows.to_json(source, orient="records", lines=True)
-    outcome = carl("predict", run_folder, "--file", source, "--column", "said", "--output", target)
+    outcome = carl("predict", "--model", run_folder, "--file", source, "--column", "said", "--output", target)
     assert outcome.code == 0, outcome.err
     read = {"csv": pd.read_csv, "parquet": pd.read_parquet, "jsonl": lambda p: pd.read_json(p, lines=True)}[
         suffix
@@ -101,7 +126,7 @@ def test_predict_a_file_keeps_rows_order_and_columns(
 def test_predict_keeps_ratings_that_the_file_already_has(
     run_folder: Path, table: Path, carl: Carl, tmp_path: Path
 ) -> None:
-    assert carl("predict", run_folder, "--file", table, "--output", tmp_path / "out.csv").code == 0
+    assert carl("predict", "--model", run_folder, "--file", table, "--output", tmp_path / "out.csv").code == 0
     result = pd.read_csv(tmp_path / "out.csv")
     assert result["valence"].tolist() == pd.read_csv(table)["valence"].tolist()
     assert result["valence_predicted"].between(-1, 1).all()
@@ -111,16 +136,16 @@ def test_predict_standard_input(run_folder: Path, carl: Carl, monkeypatch: pytes
     monkeypatch.setattr(
         sys, "stdin", io.TextIOWrapper(io.BytesIO("the happy child\nthe storm 😀\n".encode()))
     )
-    outcome = carl("predict", run_folder, "--file", "-")
+    outcome = carl("predict", "--model", run_folder, "--file", "-")
     assert outcome.code == 0, outcome.err
     assert "the storm 😀" in outcome.out
 
 
 def test_explain_prints_and_gives_json(run_folder: Path, carl: Carl) -> None:
-    outcome = carl("explain", run_folder, "the happy child")
+    outcome = carl("explain", "--model", run_folder, "the happy child")
     assert outcome.code == 0, outcome.err
     assert "happy" in outcome.out
-    outcome = carl("explain", run_folder, "the happy child", "--json")
+    outcome = carl("explain", "--model", run_folder, "the happy child", "--json")
     assert [token["token"] for token in json.loads(outcome.out)["tokens"]] == ["the", "happy", "child"]
 
 
@@ -148,11 +173,14 @@ MISTAKES = [
     (["train", "--config", "{missing}"], 2, ["cannot read"]),
     (["train", "--set", "strategy=mlm", "--data", "{table}", "--scale", "1", "9", "--output", "{new}"], 2,
      ["masked-LM"]),
-    (["predict", "{missing}", "text"], 1, ["no such model folder"]),
-    (["predict", "{other}", "text"], 1, ["affect/"]),
-    (["predict", "{run}"], 2, ["--file"]),
-    (["predict", "{run}", "--file", "{table}", "--column", "said"], 2, ["said", "text"]),
-    (["predict", "{run}", "--file", "{table}", "--output", "{new}.xlsx"], 2, ["xlsx"]),
+    (["predict", "--model", "{missing}", "text"], 1, ["no such model folder"]),
+    (["predict", "--model", "{other}", "text"], 1, ["affect/"]),
+    (["predict"], 2, ["--file"]),
+    (["predict", "{run}", "text"], 2, ["--model"]),
+    (["explain", "{run}"], 2, ["--model"]),
+    (["predict", "--backend", "tpu", "text"], 2, ["tpu", "openvino"]),
+    (["predict", "--model", "{run}", "--file", "{table}", "--column", "said"], 2, ["said", "text"]),
+    (["predict", "--model", "{run}", "--file", "{table}", "--output", "{new}.xlsx"], 2, ["xlsx"]),
     (["evaluate", "{run}", "--split", "tset"], 2, ["tset", "test"]),
     (["data", "get", "emobankk"], 2, ["emobank"]),
     (["train", "--no-such-flag"], 2, ["--no-such-flag"]),
@@ -204,7 +232,7 @@ def test_a_full_disk_is_said_and_the_run_can_go_on(
     assert "No space left" in outcome.err
     assert "Traceback" not in outcome.err
     assert carl("train", "--output", folder, "--resume").code == 0
-    assert carl("predict", folder, "the happy child").code == 0
+    assert carl("predict", "--model", folder, "the happy child").code == 0
 
 
 def test_ctrl_c_leaves_a_checkpoint_that_goes_on_as_if_nothing_had_happened(

@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from carl import AffectEncoder, CarlError, UsageError
+from carl.calibration import Calibration
 from carl.data import load_corpus
 from carl.evaluation.valence_arousal import RidgeProbe, score
+from carl.model import EmotionHead
 from carl.trainer import labels_of
 
 TEXTS = [
@@ -147,6 +149,41 @@ def test_any_string_has_a_score(model: AffectEncoder, text: str) -> None:
     assert np.isfinite(predicted).all()
     assert np.abs(predicted).max() <= 1
     np.testing.assert_allclose(predicted[1], model.predict("an ordinary sentence"), atol=1e-5)
+
+
+def test_a_model_can_be_kept_as_its_difference(model: AffectEncoder, tmp_path: Path) -> None:
+    model.save_delta(tmp_path / "small")
+    whole = (sum(f.stat().st_size for f in d.rglob("*.safetensors")) for d in (tmp_path / "small",))
+    assert sum(whole) < 0.5 * sum(p.numel() * 4 for p in model.encoder.parameters())
+    again = AffectEncoder.from_pretrained(tmp_path / "small", device="cpu")
+    assert again.card["backbone"] == model.card["backbone"]
+    np.testing.assert_allclose(again.predict(TEXTS), model.predict(TEXTS), atol=0.1)
+    assert np.corrcoef(again.encode(TEXTS[:2]).ravel(), model.encode(TEXTS[:2]).ravel())[0, 1] > 0.99
+    with pytest.raises(CarlError, match="does not say from which backbone"):
+        AffectEncoder(model.encoder, model.weight, model.bias).save_delta(tmp_path / "other")
+    (tmp_path / "small" / "delta.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CarlError, match="cannot be loaded"):
+        AffectEncoder.from_pretrained(tmp_path / "small")
+
+
+def test_calibration_and_emotions_are_kept(model: AffectEncoder, tmp_path: Path) -> None:
+    with pytest.raises(CarlError, match="names no emotions"):
+        model.emotions(model.encode(TEXTS))
+    head = EmotionHead(("joy", "fear", "anger"), torch.randn(3, 32), torch.randn(3))
+    calibration = Calibration(0.9, (0.25, float("nan")), (50, 3))
+    full = AffectEncoder(model.encoder, model.weight, model.bias, calibration=calibration, emotion=head)
+    full.save_pretrained(tmp_path / "full")
+    again = AffectEncoder.from_pretrained(tmp_path / "full", device="cpu")
+    embeddings = again.encode(TEXTS)
+    probabilities = again.emotions(embeddings)
+    assert again.emotion is not None
+    assert again.emotion.names == head.names
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    scores = embeddings @ head.weight.numpy().T + head.bias.numpy()
+    assert probabilities.argmax(1).tolist() == scores.argmax(1).tolist()
+    intervals = again.intervals(again.predict_embeddings(embeddings))
+    assert (intervals[:, 0, 0] <= intervals[:, 0, 1]).all()
+    assert np.isnan(intervals[:, 1]).all()
 
 
 def test_an_unknown_backend_is_named(run_folder: Path) -> None:
