@@ -61,7 +61,7 @@ def main() -> None:
 def low_rank(
     tuned: SentenceTransformer, delta: dict[str, torch.Tensor], rank: int
 ) -> tuple[SentenceTransformer, int]:
-    """The best approximation of each linear map's difference at that rank, in half precision; the rest as it is kept."""
+    """Each linear map's difference in its best approximation of that rank, half precision; the rest as it is kept."""
     encoder, after = load_backbone("minilm"), dict(tuned.named_parameters())
     rest = {name: part for name, part in delta.items() if not name.endswith((".codes", ".scale"))}
     size = bytes_of(rest.values())
