@@ -18,6 +18,7 @@ from rich.text import Text
 from carl.bench.cli import app as bench_app
 from carl.data.cli import app as data_app
 from carl.errors import CarlError, Interrupted, UsageError
+from carl.server.cli import serve
 from carl.terminal import coloured, err, out, quiet_libraries, ranged, say, score_line, signed, table_grid
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command()(serve)
 
 CHUNK = 2048
 RELEASED = "carl-minilm"

@@ -1,0 +1,1 @@
+"""``carl serve``: scores, embeddings and explanations over HTTP."""
