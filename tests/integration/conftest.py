@@ -1,13 +1,19 @@
 """A model that the command line trained once, and a way to call the command line within the process."""
 
+import socket
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvicorn
 
-from carl import cli
+from carl import AffectEncoder, cli
+from carl.server.app import create_app
 
 
 @dataclass
@@ -63,3 +69,29 @@ def run_folder(train_arguments: list[str], tmp_path_factory: pytest.TempPathFact
     finally:
         sys.argv = argv
     return folder
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., AbstractContextManager[str]]:
+    """``with serve(model) as url`` runs the server on a free port of the loopback."""
+
+    @contextmanager
+    def running(model: AffectEncoder, **options: object) -> Iterator[str]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(create_app(model, **options), port=port, log_level="error"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            deadline = time.monotonic() + 30
+            while not server.started:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+        assert not thread.is_alive()
+
+    return running

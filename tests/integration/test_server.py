@@ -2,16 +2,15 @@
 
 import asyncio
 import base64
-import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from carl import AffectEncoder
@@ -40,19 +39,11 @@ def test_affect_of_one_text_and_of_many(client: TestClient, model: AffectEncoder
     assert client.post("/v1/affect", json={"input": TEXTS[0]}).json()["data"] == answer["data"][:1]
 
 
-def test_the_openai_client_gets_its_embeddings(model: AffectEncoder) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(model, api_key="secret"), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 30
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        asking = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="secret", max_retries=0)
+def test_the_openai_client_gets_its_embeddings(
+    model: AffectEncoder, serve: Callable[..., AbstractContextManager[str]]
+) -> None:
+    with serve(model, api_key="secret") as url:
+        asking = openai.OpenAI(base_url=f"{url}/v1", api_key="secret", max_retries=0)
         for options in ({}, {"encoding_format": "float"}):  # the client's own choice is base64
             answer = asking.embeddings.create(model="carl-minilm", input=TEXTS, **options)
             np.testing.assert_allclose([one.embedding for one in answer.data], model.encode(TEXTS), atol=1e-5)
@@ -60,10 +51,6 @@ def test_the_openai_client_gets_its_embeddings(model: AffectEncoder) -> None:
             assert answer.usage.total_tokens > 400
         with pytest.raises(openai.AuthenticationError):
             asking.with_options(api_key="wrong").embeddings.create(model="carl-minilm", input="x")
-    finally:
-        server.should_exit = True
-        thread.join(30)
-    assert not thread.is_alive()
 
 
 def test_base64_is_little_endian_float32(client: TestClient, model: AffectEncoder) -> None:
