@@ -91,7 +91,9 @@ class OpenVinoRuntime:
             raise CarlError("the openvino backend is not installed; run `pip install carl-affect[openvino]`")
         import openvino
 
-        model = openvino.convert_model(exported(encoder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about its own future
+            model = openvino.convert_model(exported(encoder))
         threads = threads or torch.get_num_threads()
         self._jobs = threads
         self._compiled = openvino.Core().compile_model(
@@ -142,8 +144,7 @@ def exported(encoder: SentenceTransformer) -> torch.export.ExportedProgram:
         0: torch.export.Dim("batch", min=1, max=1 << 16),
         1: torch.export.Dim("tokens", min=2, max=longest),
     }
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch about its own future
+    with torch.no_grad():
         return torch.export.export(
             _Pipeline(encoder.eval()), (ids, torch.ones_like(ids)), dynamic_shapes=(free, free)
         )

@@ -219,7 +219,9 @@ class AffectEncoder:
         if self.emotion is not None:
             description["emotions"] = list(self.emotion.names)
             head |= {"emotion_weight": self.emotion.weight, "emotion_bias": self.emotion.bias}
-        save_file(head, folder / "affect" / "head.safetensors")
+        save_file(
+            {name: part.contiguous() for name, part in head.items()}, folder / "affect" / "head.safetensors"
+        )
         text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         (folder / "affect" / "config.json").write_text(text, encoding="utf-8")
 

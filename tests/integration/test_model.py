@@ -169,7 +169,7 @@ def test_a_model_can_be_kept_as_its_difference(model: AffectEncoder, tmp_path: P
 def test_calibration_and_emotions_are_kept(model: AffectEncoder, tmp_path: Path) -> None:
     with pytest.raises(CarlError, match="names no emotions"):
         model.emotions(model.encode(TEXTS))
-    head = EmotionHead(("joy", "fear", "anger"), torch.randn(3, 32), torch.randn(3))
+    head = EmotionHead(("joy", "fear", "anger"), torch.randn(32, 3).T, torch.randn(3))
     calibration = Calibration(0.9, (0.25, float("nan")), (50, 3))
     full = AffectEncoder(model.encoder, model.weight, model.bias, calibration=calibration, emotion=head)
     full.save_pretrained(tmp_path / "full")

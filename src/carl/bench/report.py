@@ -270,7 +270,7 @@ def _geometry(found: Results, methods: Sequence[str]) -> list[str]:
 
 def _costs(found: Results) -> list[str]:
     times = [c.seconds["train"] for c in found.cells if c.seconds["train"] > 0]
-    devices = ", ".join(dict.fromkeys(cell.device for cell in found.cells))
+    devices = "; ".join(dict.fromkeys(cell.device for cell in found.cells))
     median = f" Training took {np.median(times) / 60:.1f} minutes in the median." if times else ""
     return [f"Measured on: {devices}.{median} {len(found.cells)} cells.", ""]
 
