@@ -177,13 +177,13 @@ def create_app(
     @app.post("/v1/explain", **guarded)
     async def explain(body: ExplainRequest) -> ExplainResponse:
         """Which tokens of a text carry its affect."""
-        found = await batcher.run(lambda: model.explain(_well_formed(body.input)))
+        found = await batcher.run(lambda: model.explain(body.input))
         assert isinstance(found, Explanation)
         return ExplainResponse.of(found)
 
     @app.websocket("/v1/live")
     async def live(socket: WebSocket) -> None:
-        """A text as it is typed comes in, its scores go out; what was overtaken by newer text is left out."""
+        """A text as it is typed comes in, its scores go out, one answer for each."""
         given = socket.headers.get("authorization", "").removeprefix("Bearer ")
         if api_key is not None and not hmac.compare_digest(given.encode(), api_key.encode()):
             await socket.close(1008)
@@ -225,10 +225,6 @@ def create_app(
 
 def _texts(given: str | list[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
-
-
-def _well_formed(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _problem(status: int, message: str, headers: Any = None, *, param: str | None = None) -> JSONResponse:
