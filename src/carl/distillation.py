@@ -57,7 +57,7 @@ class Lessons:
         return self.basis.shape[1]
 
     def add(self, texts: list[str], ratings: npt.NDArray[np.float32], embeddings: Tensor) -> None:
-        """Ratings (n, 2) and embeddings (n, d) of n texts; the first that are added settle the components."""
+        """Ratings (n, 2) and embeddings (n, d) of n texts."""
         directions = torch.nn.functional.normalize((embeddings - self.mean) @ self.basis, dim=1)
         views = (127 * directions).round().to(torch.int8)
         for text, (valence, arousal), view in zip(texts, ratings.tolist(), views, strict=True):
